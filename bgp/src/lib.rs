@@ -1,0 +1,1 @@
+//! A BGP speaker: sans-IO core, tokio shell.

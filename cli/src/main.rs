@@ -1,0 +1,3 @@
+//! The Twill command line.
+
+fn main() {}

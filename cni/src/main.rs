@@ -1,0 +1,3 @@
+//! The Twill CNI plugin.
+
+fn main() {}

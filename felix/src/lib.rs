@@ -1,0 +1,1 @@
+//! The host agent: calculation graph, desired state, kernel.

@@ -1,0 +1,1 @@
+//! Calico-compatible address management: pure plans and an allocator that runs them.

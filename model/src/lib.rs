@@ -1,0 +1,1 @@
+//! Twill's resources, keys, selectors, validation and updates. Pure: no I/O.

@@ -1,0 +1,3 @@
+//! The Twill node daemon.
+
+fn main() {}

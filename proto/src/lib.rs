@@ -1,0 +1,1 @@
+//! Twill's wire contracts: gRPC for the command line, prost messages for the CNI plugin.
