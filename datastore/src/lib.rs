@@ -1,1 +1,17 @@
 //! The store behind Twill: a trait, an in-memory store with faults, etcd, and a list+watch syncer.
+//!
+//! The model of data is etcd's: one flat, ordered key space, one revision counter for all of it, and transactions that
+//! compare and then write at one revision. Callers are generic over [`Store`]; nothing outside `etcd` knows how etcd is reached.
+
+mod error;
+mod range;
+mod store;
+mod txn;
+mod watch;
+
+pub use bytes::Bytes;
+pub use error::{Commit, StoreError};
+pub use range::{Consistency, KeyRange, KeyValue, PAGE_KEYS_MAX, RangeReply, RangeRequest, Revision};
+pub use store::{DELETE_KEYS_MAX, LIST_KEYS_MAX, Listing, Store};
+pub use txn::{COMPARES_MAX, Compare, LeaseId, OPS_MAX, Op, OpReply, Target, Txn, TxnReply};
+pub use watch::{Batch, Watch, WatchEvent, WatchItem, WatchRequest};

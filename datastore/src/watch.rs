@@ -1,0 +1,83 @@
+//! Watching ranges of keys: what a store tells of its changes.
+
+use bytes::Bytes;
+
+use crate::{KeyRange, KeyValue, Revision, StoreError};
+
+/// What to watch, and since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchRequest {
+    /// The ranges, none of which overlap.
+    pub ranges: Vec<KeyRange>,
+    /// The first revision whose events are wanted: one after the snapshot that was listed.
+    pub from: Revision,
+}
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// The key was written.
+    Put(KeyValue),
+    /// The key was deleted.
+    Delete {
+        /// The key.
+        key: Bytes,
+        /// The revision that deleted it.
+        mod_revision: Revision,
+    },
+}
+
+impl WatchEvent {
+    /// The key that changed.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put(kv) => &kv.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+}
+
+/// All changes of one revision in the watched ranges, in the order of the transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The revision.
+    pub revision: Revision,
+    /// The changes, at least one.
+    pub events: Vec<WatchEvent>,
+}
+
+/// What a watch says next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchItem {
+    /// The changes of one revision, whole. Revisions only rise.
+    ///
+    /// Whole means: per top-level directory (`/calico/`, `/twill/`). A transaction that writes under two of them may come as
+    /// two batches of one revision.
+    Events(Batch),
+    /// Everything up to this revision has been told: a point to resume from.
+    Progress {
+        /// The revision.
+        revision: Revision,
+    },
+    /// The stream is alive: the answer to [`Watch::request_progress`]. Says nothing of what has been told (etcd before 3.4.25
+    /// lets it overtake events).
+    Alive,
+    /// The watch began, or fell, behind the oldest revision kept, and is over. List again.
+    Compacted {
+        /// The oldest revision that can still be watched from.
+        oldest: Revision,
+    },
+    /// The stream broke and is over; nothing is known to have changed. Watch again from the last revision seen + 1.
+    Disconnected(StoreError),
+}
+
+/// A running watch. Dropping it ends it.
+pub trait Watch: Send + 'static {
+    /// The next item. Cancel-safe. After [`WatchItem::Compacted`] or [`WatchItem::Disconnected`] the watch is over and says
+    /// `Disconnected` for ever.
+    fn next(&mut self) -> impl Future<Output = WatchItem> + Send;
+
+    /// Asks the store for a sign of life, which comes as an item. If the stream is broken, that is what comes.
+    fn request_progress(&mut self) -> impl Future<Output = ()> + Send;
+}
