@@ -4,6 +4,8 @@
 //! compare and then write at one revision. Callers are generic over [`Store`]; nothing outside `etcd` knows how etcd is reached.
 
 mod error;
+pub mod mem;
+mod pager;
 mod range;
 mod store;
 mod txn;
@@ -11,7 +13,10 @@ mod watch;
 
 pub use bytes::Bytes;
 pub use error::{Commit, StoreError};
+pub use pager::Pager;
 pub use range::{Consistency, KeyRange, KeyValue, PAGE_KEYS_MAX, RangeReply, RangeRequest, Revision};
 pub use store::{DELETE_KEYS_MAX, LIST_KEYS_MAX, Listing, Store};
-pub use txn::{COMPARES_MAX, Compare, LeaseId, OPS_MAX, Op, OpReply, Target, Txn, TxnReply};
-pub use watch::{Batch, Watch, WatchEvent, WatchItem, WatchRequest};
+pub use txn::{
+    COMPARES_MAX, Compare, LeaseId, OPS_MAX, Op, OpReply, REQUEST_BYTES_MAX, Target, Txn, TxnReply,
+};
+pub use watch::{Batch, WATCH_RANGES_MAX, Watch, WatchEvent, WatchItem, WatchRequest};

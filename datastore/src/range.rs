@@ -63,6 +63,11 @@ impl KeyRange {
         self.end.clone()
     }
 
+    /// The bytes of its bounds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.start.len() + self.end.len()
+    }
+
     /// True if `key` lies in the range.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    Commit, Consistency, KeyRange, KeyValue, LeaseId, Op, OpReply, PAGE_KEYS_MAX, RangeReply, RangeRequest,
-    Revision, StoreError, Txn, TxnReply, Watch, WatchRequest,
+    Commit, Consistency, KeyRange, KeyValue, LeaseId, Op, OpReply, PAGE_KEYS_MAX, Pager, RangeReply,
+    RangeRequest, Revision, StoreError, Txn, TxnReply, Watch, WatchRequest,
 };
 
 /// The most keys that [`Store::delete_prefix`] deletes in one request. etcd 3.4 copies a buffer of the size of the largest
@@ -118,25 +118,21 @@ pub trait Store: Clone + Send + Sync + 'static {
         consistency: Consistency,
     ) -> impl Future<Output = Result<Listing, StoreError>> + Send {
         async move {
-            let mut request = RangeRequest {
-                consistency,
-                ..RangeRequest::new(range)
-            };
-            let mut page = self.range(request.clone()).await?;
-            let revision = page.revision;
-            request.revision = Some(revision);
-            let mut kvs = page.kvs;
-            while page.more {
-                if kvs.len() >= LIST_KEYS_MAX {
+            let mut pager = Pager::new(range, consistency);
+            let mut kvs = Vec::new();
+            while let Some(request) = pager.request() {
+                match self.range(request).await {
+                    Ok(page) => kvs.append(&mut pager.page(page)),
+                    Err(error) => pager.failed(error)?,
+                }
+                if kvs.len() > LIST_KEYS_MAX {
                     return Err(StoreError::TooLarge {
                         reason: format!("a listing of more than {LIST_KEYS_MAX} keys"),
                         commit: Commit::No,
                     });
                 }
-                request.after = kvs.last().map(|kv| kv.key.clone());
-                page = self.range(request.clone()).await?;
-                kvs.append(&mut page.kvs);
             }
+            let revision = pager.revision();
             Ok(Listing { revision, kvs })
         }
     }

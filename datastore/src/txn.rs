@@ -9,6 +9,10 @@ pub const COMPARES_MAX: usize = 128;
 /// The most operations in either branch of one transaction (etcd's `--max-txn-ops`, default 128).
 pub const OPS_MAX: usize = 128;
 
+/// The most bytes of keys and values in one transaction, both branches together (etcd's `--max-request-bytes`, default 1.5 MiB,
+/// less room for the framing of 384 operations).
+pub const REQUEST_BYTES_MAX: usize = 1_500_000;
+
 /// A lease: keys put under it vanish with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId(pub i64);
@@ -194,7 +198,7 @@ impl Txn {
     /// Refuses what no store would carry out. Stores call it before they send.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`] above [`COMPARES_MAX`] or [`OPS_MAX`]; [`StoreError::Invalid`] if a key is empty, if one branch puts a
+    /// [`StoreError::TooLarge`] above [`COMPARES_MAX`], [`OPS_MAX`] or [`REQUEST_BYTES_MAX`]; [`StoreError::Invalid`] if a key is empty, if one branch puts a
     /// key twice or puts and deletes it, or if a read is itself impossible or names a revision.
     pub fn check(&self) -> Result<(), StoreError> {
         let too_many = |what: &str, count: usize, limit: usize| StoreError::TooLarge {
@@ -210,7 +214,30 @@ impl Txn {
             }
             check_branch(branch)?;
         }
-        Ok(())
+        let bytes = self.bytes();
+        if bytes > REQUEST_BYTES_MAX {
+            Err(too_many("bytes", bytes, REQUEST_BYTES_MAX))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The bytes of all keys and values in it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let compares = self.compares.iter().map(|compare| {
+            let value = if let Target::Value(value) = &compare.target {
+                value.len()
+            } else {
+                0
+            };
+            compare.range.bytes() + value
+        });
+        let ops = self.then.iter().chain(&self.otherwise).map(|op| match op {
+            Op::Put { key, value, .. } => key.len() + value.len(),
+            Op::Delete { range } | Op::Range(RangeRequest { range, .. }) => range.bytes(),
+        });
+        compares.chain(ops).sum()
     }
 }
 

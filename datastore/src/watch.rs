@@ -13,6 +13,35 @@ pub struct WatchRequest {
     pub from: Revision,
 }
 
+/// The most ranges in one watch.
+pub const WATCH_RANGES_MAX: usize = 64;
+
+impl WatchRequest {
+    /// Refuses what no store would carry out. Stores call it before they send.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] without a range, with more than [`WATCH_RANGES_MAX`], with two that overlap, or from revision 0.
+    pub fn check(&self) -> Result<(), StoreError> {
+        if self.ranges.is_empty() || self.ranges.len() > WATCH_RANGES_MAX {
+            let count = self.ranges.len();
+            return Err(StoreError::invalid(format!(
+                "a watch of {count} ranges: 1 to {WATCH_RANGES_MAX} are possible"
+            )));
+        }
+        if self.from == 0 {
+            return Err(StoreError::invalid(
+                "a watch from revision 0: revisions begin at 1",
+            ));
+        }
+        for (at, range) in self.ranges.iter().enumerate() {
+            if self.ranges[..at].iter().any(|other| other.overlaps(range)) {
+                return Err(StoreError::invalid("a watch of ranges that overlap"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
