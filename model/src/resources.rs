@@ -1,0 +1,27 @@
+//! The specs and statuses of the kinds that Twill works with, in their stored order.
+
+pub mod bgpconfiguration;
+pub mod bgppeer;
+pub mod clusterinformation;
+pub mod felixconfiguration;
+pub mod ipamconfiguration;
+pub mod ippool;
+pub mod networkset;
+pub mod node;
+pub mod policy;
+pub mod profile;
+pub mod tier;
+pub mod workloadendpoint;
+
+pub use bgpconfiguration::{BgpConfiguration, BgpConfigurationSpec};
+pub use bgppeer::{BgpPeer, BgpPeerSpec};
+pub use clusterinformation::{ClusterInformation, ClusterInformationSpec};
+pub use felixconfiguration::{FelixConfiguration, FelixConfigurationSpec};
+pub use ipamconfiguration::{IpamConfiguration, IpamConfigurationSpec};
+pub use ippool::{IpPool, IpPoolSpec};
+pub use networkset::{GlobalNetworkSet, GlobalNetworkSetSpec, NetworkSet, NetworkSetSpec};
+pub use node::{Node, NodeSpec};
+pub use policy::{GlobalNetworkPolicy, GlobalNetworkPolicySpec, NetworkPolicy, NetworkPolicySpec};
+pub use profile::{Profile, ProfileSpec};
+pub use tier::{Tier, TierSpec};
+pub use workloadendpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
