@@ -1,0 +1,202 @@
+//! What the speaker shows: best paths for the FIB, peers and routes for people, events for both. Plain data, made on request.
+
+use crate::family::{Families, PerFamily};
+use crate::policy::SessionType;
+use ipnet::IpNet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// Why a prefix goes where it goes: the best path, as the FIB needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Best {
+    /// Next hops of the best path and of those equal to it, ascending; never empty.
+    pub next_hops: Vec<IpAddr>,
+    /// The peer of the best path.
+    pub source: IpAddr,
+    /// Whether that peer is internal.
+    pub session: SessionType,
+    /// LOCAL_PREF of the best path; `None` where it has none (external peers; counts as 100).
+    pub local_pref: Option<u32>,
+    /// The peer is away and its route is kept until it is back (RFC 4724).
+    pub stale: bool,
+}
+
+/// The state of a peer's FSM (RFC 4271 section 8.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PeerState {
+    /// Down, or held down after errors.
+    Idle,
+    /// Dialling.
+    Connect,
+    /// Waiting for the peer's connection or for the next attempt.
+    Active,
+    /// Our OPEN is out.
+    OpenSent,
+    /// Both OPENs are through.
+    OpenConfirm,
+    /// Routes flow.
+    Established,
+}
+
+impl fmt::Display for PeerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// One peer as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The peer's address.
+    pub address: IpAddr,
+    /// From the configuration.
+    pub description: String,
+    /// The peer's AS number.
+    pub asn: u32,
+    /// Internal or external.
+    pub session: SessionType,
+    /// The state of its FSM.
+    pub state: PeerState,
+    /// How long it has been in this state.
+    pub state_age: Duration,
+    /// How often the session was established.
+    pub established_count: u64,
+    /// Prefix counts of each family.
+    pub prefixes: PerFamily<PrefixCounts>,
+    /// What ended the last session or attempt, from our side.
+    pub last_error_sent: Option<String>,
+    /// What ended the last session or attempt, from the peer's side (or the network's).
+    pub last_error_received: Option<String>,
+    /// What the running session agreed on.
+    pub negotiated: Option<NegotiatedView>,
+    /// Messages and updates.
+    pub counters: Counters,
+}
+
+/// Prefix counts of one peer and family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefixCounts {
+    /// In the Adj-RIB-In, stale ones included.
+    pub received: u64,
+    /// Of these, passed by import policy and free of loops.
+    pub accepted: u64,
+    /// Of these, kept from before the peer's restart.
+    pub stale: u64,
+    /// In the (virtual) Adj-RIB-Out.
+    pub advertised: u64,
+}
+
+/// What two OPENs agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NegotiatedView {
+    /// The peer's BGP Identifier.
+    pub router_id: Ipv4Addr,
+    /// Our address on the session.
+    pub local_address: IpAddr,
+    /// Hold Time agreed, seconds; 0 is none.
+    pub hold_secs: u16,
+    /// Families both sides offered.
+    pub families: Families,
+    /// Four-octet AS numbers (RFC 6793).
+    pub four_octet_as: bool,
+    /// Route refresh (RFC 2918).
+    pub route_refresh: bool,
+    /// Families for which the peer does graceful restart (RFC 4724).
+    pub graceful_restart: Families,
+    /// The peer's restart time.
+    pub restart_secs: u16,
+    /// Both sides set the N bit (RFC 8538).
+    pub notification_restart: bool,
+    /// Codes of all capabilities that the peer sent, ascending.
+    pub capabilities: Vec<u8>,
+}
+
+/// Counters of one peer since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// UPDATE messages received.
+    pub updates_in: u64,
+    /// UPDATE messages handed to the connection.
+    pub updates_out: u64,
+    /// KEEPALIVE messages received.
+    pub keepalives_in: u64,
+    /// Octets received.
+    pub octets_in: u64,
+    /// Octets handed to the connection.
+    pub octets_out: u64,
+    /// UPDATEs whose routes were treated as withdrawn (RFC 7606).
+    pub treated_as_withdraw: u64,
+    /// Attributes discarded (RFC 7606).
+    pub attributes_discarded: u64,
+}
+
+/// One entry of a peer's event ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// How long ago.
+    pub age: Duration,
+    /// What happened, for people.
+    pub what: String,
+}
+
+/// Which table to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteTable {
+    /// Everything in the Adj-RIBs-In.
+    Received,
+    /// What import policy let through.
+    Accepted,
+    /// The best path of each prefix.
+    Best,
+    /// What the peer of the query has been sent.
+    Advertised,
+}
+
+/// A query for routes.
+#[derive(Clone, Debug)]
+pub struct RouteQuery {
+    /// Which table.
+    pub table: RouteTable,
+    /// Only this peer's; needed for [`RouteTable::Advertised`].
+    pub peer: Option<IpAddr>,
+    /// Only this prefix.
+    pub prefix: Option<IpNet>,
+    /// At most so many routes come back.
+    pub limit: usize,
+}
+
+/// One path as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteView {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The peer it was learned from; `None` for our own.
+    pub peer: Option<IpAddr>,
+    /// Path identifier (RFC 7911), 0 without add-path.
+    pub path_id: u32,
+    /// The next hop; `None` for our own address.
+    pub next_hop: Option<IpAddr>,
+    /// The AS path as text, sets in braces.
+    pub as_path: String,
+    /// IGP, EGP or incomplete.
+    pub origin: &'static str,
+    /// LOCAL_PREF, if any.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC, if any.
+    pub med: Option<u32>,
+    /// Communities.
+    pub communities: Vec<u32>,
+    /// It is the best path of its prefix.
+    pub best: bool,
+    /// It is among the equal paths handed to the FIB.
+    pub multipath: bool,
+    /// It is kept from before its peer's restart.
+    pub stale: bool,
+    /// Why it is or is not best: the step of the decision, or why it takes no part in it.
+    pub why: &'static str,
+}
+
+/// Families for which route selection is settled: after a restart, once End-of-RIB of all peers came or the deferral timer
+/// ran out; at once otherwise.
+pub type Converged = PerFamily<bool>;
