@@ -12,6 +12,7 @@
 //! | [`resource`] | an object: metadata, spec, status; [`AnyResource`] for one of any kind |
 //! | [`resources`] | the specs, kind by kind |
 //! | [`rule`] | the rules of policies and profiles |
+//! | [`selector`] | the selector language |
 //! | [`gojson`] | JSON as Go's `encoding/json` writes it |
 //! | [`update`] | what a watch of the store yields |
 
@@ -29,6 +30,7 @@ pub mod number;
 pub mod resource;
 pub mod resources;
 pub mod rule;
+pub mod selector;
 pub mod update;
 
 pub use go::{Extra, Field, Path};
