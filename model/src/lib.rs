@@ -14,6 +14,7 @@
 //! | [`rule`] | the rules of policies and profiles |
 //! | [`selector`] | the selector language |
 //! | [`gojson`] | JSON as Go's `encoding/json` writes it |
+//! | [`ipam`] | blocks, affinities, handles and settings of the allocator |
 //! | [`update`] | what a watch of the store yields |
 
 #![warn(clippy::indexing_slicing)]
@@ -22,6 +23,7 @@
 pub mod duration;
 mod go;
 pub mod gojson;
+pub mod ipam;
 pub mod key;
 pub mod kind;
 pub mod meta;
