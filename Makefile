@@ -1,0 +1,64 @@
+# Thin doors to scripts/ and to the binaries of the lab. Start with: make demo
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo lab lab-down check test deny soak bench clean
+
+CARGO_DENY := 0.20.2
+DENY := $(CURDIR)/target/tools/bin/cargo-deny
+
+help:
+	@echo 'make demo       build, bring a fabric up in network namespaces, prove it, clean up (JSON=FILE for a report)'
+	@echo 'make lab        the same fabric, left running; make lab-down ends it'
+	@echo 'make test       format, lints, every test, the demo and its negative twins'
+	@echo 'make build      release binaries into bin/'
+	@echo 'make bench      the numbers of docs/numbers.md'
+	@echo 'make soak       demo and fault tests again and again (TIMES=10)'
+	@echo 'make deny       licences, sources and bans of all dependencies'
+
+setup:
+	@scripts/setup
+
+build: setup
+	@scripts/build
+
+demo: build
+	@bin/twill-lab demo $(if $(JSON),--json '$(JSON)')
+
+lab: build
+	@bin/twill-lab up
+	@echo 'enter a node:      bin/twill-lab exec n1 -- bash      (also n2, n3, tor, host, etcd, seg)'
+	@echo 'look into etcd:    bin/twill-lab exec etcd -- etcdctl get --prefix --keys-only /calico'
+	@echo 'run twillctl:      bin/twill-lab ctl --node n1 -- get nodes -o wide'
+	@echo 'attach a pod:      bin/twill-lab pod add n1 web && bin/twill-lab pod exec web -- ip addr'
+	@echo 'end it:            make lab-down'
+
+lab-down:
+	@bin/twill-lab down
+
+check:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+# The tests of the lab run the workspace's own debug binaries, so these are built first.
+test: setup check
+	cargo build --locked --workspace
+	cargo test --locked --workspace
+ifdef CI
+	@$(MAKE) --no-print-directory deny
+endif
+
+deny: $(DENY)
+	PATH="$(dir $(DENY)):$$PATH" cargo deny --locked check bans licenses sources
+
+$(DENY):
+	cargo install --locked --version $(CARGO_DENY) --root target/tools cargo-deny
+
+bench: build
+	@for what in cni reach policy; do bin/twill-lab --name bench bench $$what || exit 1; done
+
+TIMES ?= 10
+soak: build
+	@for i in $$(seq $(TIMES)); do echo "soak: round $$i of $(TIMES)"; bin/twill-lab demo --name soak || exit 1; done
+
+clean:
+	cargo clean
+	rm -rf bin

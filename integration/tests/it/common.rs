@@ -1,0 +1,67 @@
+//! Labs for tests: a name of their own, gone again whatever happens.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use twill_lab::child::Life;
+use twill_lab::lab::{self, Lab};
+use twill_lab::run::{self, Finished};
+use twill_lab::topology::Topology;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A lab name that no other test and no other run uses.
+pub(crate) struct Name(pub(crate) String);
+
+impl Name {
+    pub(crate) fn new() -> Self {
+        lab::check_tools().unwrap();
+        Self(format!(
+            "t{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ))
+    }
+
+    /// `twill-lab` with this name, to its end.
+    pub(crate) fn run(&self, words: &[&str]) -> Finished {
+        run::run(&mut self.command(words), b"", std::time::Duration::from_secs(180)).unwrap()
+    }
+
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twill-lab"));
+        command.args(["--name", &self.0]).args(words);
+        command
+    }
+
+    /// Names of the namespaces of this lab that exist.
+    pub(crate) fn namespaces(&self) -> Vec<String> {
+        let prefix = format!("{}-", self.0);
+        let names = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+        names
+            .filter_map(|e| e.file_name().into_string().ok())
+            .filter(|n| n.starts_with(&prefix))
+            .collect()
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if let Err(error) = lab::down(&self.0) {
+            eprintln!("lab {} is not cleaned up: {error:#}", self.0);
+        }
+    }
+}
+
+/// Where the workspace's debug binaries are.
+pub(crate) fn bin() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_twill-lab"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+/// A lab without nodes: network, etcd and BIRD.
+pub(crate) fn bare(name: &Name) -> Lab {
+    Lab::up(&name.0, Topology::one_rack().unwrap(), &bin(), Life::EndsWithUs).unwrap()
+}

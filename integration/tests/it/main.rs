@@ -1,0 +1,8 @@
+//! The lab on real kernels, etcd and BIRD. Needs root and the tools of scripts/setup, and fails without them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod arrows;
+mod common;
+mod doors;
+mod network;
