@@ -4,10 +4,14 @@
 //! compare and then write at one revision. Callers are generic over [`Store`]; nothing outside `etcd` knows how etcd is reached.
 
 mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod mem;
 mod pager;
 mod range;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod txn;
 mod watch;
 

@@ -4,19 +4,25 @@ use bytes::Bytes;
 
 use crate::{KeyRange, KeyValue, Revision, StoreError};
 
-/// What to watch, and since when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchRequest {
-    /// The ranges, none of which overlap.
-    pub ranges: Vec<KeyRange>,
-    /// The first revision whose events are wanted: one after the snapshot that was listed.
-    pub from: Revision,
-}
-
 /// The most ranges in one watch.
 pub const WATCH_RANGES_MAX: usize = 64;
 
+/// What to watch, and since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchRequest {
+    /// The ranges, none of which overlap, each with the first revision whose events are wanted.
+    pub ranges: Vec<(KeyRange, Revision)>,
+}
+
 impl WatchRequest {
+    /// Watches all ranges from one revision: one after the snapshot that was listed.
+    #[must_use]
+    pub fn new(ranges: impl IntoIterator<Item = KeyRange>, from: Revision) -> Self {
+        Self {
+            ranges: ranges.into_iter().map(|range| (range, from)).collect(),
+        }
+    }
+
     /// Refuses what no store would carry out. Stores call it before they send.
     ///
     /// # Errors
@@ -28,17 +34,24 @@ impl WatchRequest {
                 "a watch of {count} ranges: 1 to {WATCH_RANGES_MAX} are possible"
             )));
         }
-        if self.from == 0 {
+        if self.ranges.iter().any(|(_, from)| *from == 0) {
             return Err(StoreError::invalid(
                 "a watch from revision 0: revisions begin at 1",
             ));
         }
-        for (at, range) in self.ranges.iter().enumerate() {
-            if self.ranges[..at].iter().any(|other| other.overlaps(range)) {
+        for (at, (range, _)) in self.ranges.iter().enumerate() {
+            if self.ranges[..at].iter().any(|(other, _)| other.overlaps(range)) {
                 return Err(StoreError::invalid("a watch of ranges that overlap"));
             }
         }
         Ok(())
+    }
+
+    /// True if an event at `revision` of `key` was asked for.
+    pub(crate) fn wants(&self, key: &[u8], revision: Revision) -> bool {
+        self.ranges
+            .iter()
+            .any(|(range, from)| *from <= revision && range.contains(key))
     }
 }
 
@@ -79,12 +92,10 @@ pub struct Batch {
 /// What a watch says next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchItem {
-    /// The changes of one revision, whole. Revisions only rise.
-    ///
-    /// Whole means: per top-level directory (`/calico/`, `/twill/`). A transaction that writes under two of them may come as
-    /// two batches of one revision.
+    /// The changes of one revision, whole, and revisions only rise. Both hold within each top-level directory (`/calico/`,
+    /// `/twill/`): a transaction that writes under two of them may come as two batches, with later ones of one of them between.
     Events(Batch),
-    /// Everything up to this revision has been told: a point to resume from.
+    /// Everything up to this revision has been told, in all ranges.
     Progress {
         /// The revision.
         revision: Revision,
@@ -97,7 +108,8 @@ pub enum WatchItem {
         /// The oldest revision that can still be watched from.
         oldest: Revision,
     },
-    /// The stream broke and is over; nothing is known to have changed. Watch again from the last revision seen + 1.
+    /// The stream broke and is over; nothing is known to have changed. Watch again from [`Watch::resume`].
+    /// [`StoreError::TooLarge`] means that there is too much to catch up with: list again instead.
     Disconnected(StoreError),
 }
 
@@ -106,6 +118,9 @@ pub trait Watch: Send + 'static {
     /// The next item. Cancel-safe. After [`WatchItem::Compacted`] or [`WatchItem::Disconnected`] the watch is over and says
     /// `Disconnected` for ever.
     fn next(&mut self) -> impl Future<Output = WatchItem> + Send;
+
+    /// The request that goes on exactly where this watch stands: nothing lost, nothing twice.
+    fn resume(&self) -> WatchRequest;
 
     /// Asks the store for a sign of life, which comes as an item. If the stream is broken, that is what comes.
     fn request_progress(&mut self) -> impl Future<Output = ()> + Send;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     Batch, Compare, KeyRange, KeyValue, LeaseId, Op, OpReply, RangeReply, RangeRequest, Revision, StoreError,
-    Target, Txn, TxnReply, WatchEvent,
+    Target, Txn, TxnReply, WatchEvent, WatchRequest,
 };
 
 /// The most revisions that are kept. Beyond it the older half is compacted, so that a long simulation stays small.
@@ -60,11 +60,11 @@ impl Mvcc {
         self.compacted
     }
 
-    /// The first batch at or after `from` that touches the ranges, cut down to them. The caller has checked for compaction.
-    pub(super) fn batch_from(&self, from: Revision, ranges: &[KeyRange]) -> Option<Batch> {
+    /// The first batch at or after `from` that is wanted, cut down to what is. The caller has checked for compaction.
+    pub(super) fn batch_from(&self, from: Revision, request: &WatchRequest) -> Option<Batch> {
         let first = self.log.partition_point(|batch| batch.revision < from);
         self.log.range(first..).find_map(|batch| {
-            let wanted = |event: &&WatchEvent| ranges.iter().any(|range| range.contains(event.key()));
+            let wanted = |event: &&WatchEvent| request.wants(event.key(), batch.revision);
             let events: Vec<_> = batch.events.iter().filter(wanted).cloned().collect();
             (!events.is_empty()).then_some(Batch {
                 revision: batch.revision,

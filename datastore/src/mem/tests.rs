@@ -82,10 +82,7 @@ async fn rule_picks_the_transactions_that_fail() {
 #[tokio::test]
 async fn cut_watch_stays_cut_and_a_new_one_resumes() {
     let store = MemStore::new();
-    let request = WatchRequest {
-        ranges: vec![KeyRange::prefix("a")],
-        from: 2,
-    };
+    let request = WatchRequest::new([KeyRange::prefix("a")], 2);
     let mut watch = store.watch(request.clone()).await.unwrap();
     store.disconnect_watches();
     store.txn(put("a", "1")).await.unwrap();
@@ -103,10 +100,7 @@ async fn history_is_bounded() {
         store.txn(put("a", "1")).await.unwrap();
     }
     let mut watch = store
-        .watch(WatchRequest {
-            ranges: vec![KeyRange::key("a")],
-            from: 2,
-        })
+        .watch(WatchRequest::new([KeyRange::key("a")], 2))
         .await
         .unwrap();
     let WatchItem::Compacted { oldest } = watch.next().await else {

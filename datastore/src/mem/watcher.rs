@@ -52,23 +52,37 @@ impl MemWatch {
             }));
         }
         let data = self.shared.data();
-        if self.request.from <= data.compacted() {
+        let from = self
+            .request
+            .ranges
+            .iter()
+            .map(|(_, from)| *from)
+            .min()
+            .unwrap_or(0);
+        if from <= data.compacted() {
             self.over = true;
             return Some(WatchItem::Compacted {
                 oldest: data.compacted() + 1,
             });
         }
-        if let Some(batch) = data.batch_from(self.request.from, &self.request.ranges) {
-            self.request.from = batch.revision + 1;
+        if let Some(batch) = data.batch_from(from, &self.request) {
+            advance(&mut self.request, batch.revision + 1);
             return Some(WatchItem::Events(batch));
         }
         if std::mem::take(&mut self.asked) {
             // All up to here has been told, since the log was read to its end.
             let revision = data.revision();
-            self.request.from = self.request.from.max(revision + 1);
+            advance(&mut self.request, revision + 1);
             return Some(WatchItem::Progress { revision });
         }
         None
+    }
+}
+
+/// The cursor moves on in all ranges at once: the log is read in the order of revisions.
+fn advance(request: &mut WatchRequest, next: Revision) {
+    for (_, from) in &mut request.ranges {
+        *from = (*from).max(next);
     }
 }
 
@@ -83,6 +97,10 @@ impl Watch for MemWatch {
                 self.over = true;
             }
         }
+    }
+
+    fn resume(&self) -> WatchRequest {
+        self.request.clone()
     }
 
     async fn request_progress(&mut self) {
