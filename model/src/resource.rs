@@ -146,6 +146,9 @@ pub enum DecodeError {
         /// In the key.
         expected: String,
     },
+    /// An object of the allocator.
+    #[error(transparent)]
+    Ipam(#[from] crate::ipam::IpamDecodeError),
 }
 
 impl<S: Spec> Field for Resource<S> {

@@ -1,7 +1,11 @@
 //! What a watch of the store yields: batches of updates, and the news that the first pass is over.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use crate::gojson;
+use crate::ipam::{Block, BlockAffinity, Handle, IpamConfig};
 use crate::key::Key;
 use crate::resource::{AnyResource, DecodeError};
 
@@ -22,6 +26,14 @@ pub struct Update {
 pub enum Value {
     /// An object of `projectcalico.org/v3`.
     Resource(AnyResource),
+    /// An allocation block.
+    Block(Arc<Block>),
+    /// The state of a block affinity.
+    BlockAffinity(Arc<BlockAffinity>),
+    /// The addresses of a handle.
+    Handle(Arc<Handle>),
+    /// The allocator's settings.
+    IpamConfig(Arc<IpamConfig>),
     /// A value that this version has no type for, as it is.
     Raw(Bytes),
 }
@@ -62,15 +74,24 @@ impl Value {
                 resource.check_key(key)?;
                 Ok(Self::Resource(resource))
             }
-            _ => Ok(Self::Raw(bytes.clone())),
+            Key::Block(cidr) => Ok(Self::Block(Block::decode(*cidr, bytes)?.into())),
+            Key::BlockAffinity(_) => Ok(Self::BlockAffinity(BlockAffinity::decode(bytes)?.into())),
+            Key::Handle(_) => Ok(Self::Handle(Handle::decode(bytes)?.into())),
+            Key::IpamConfig => Ok(Self::IpamConfig(IpamConfig::decode(bytes)?.into())),
+            Key::Other(_) => Ok(Self::Raw(bytes.clone())),
         }
     }
 
     /// The value as it is stored.
     #[must_use]
     pub fn encode(&self) -> Bytes {
+        const WHY: &str = "all maps in allocator objects have strings as keys, and no number is a float";
         match self {
             Self::Resource(resource) => resource.encode().into(),
+            Self::Block(block) => gojson::to_vec(block.as_ref()).expect(WHY).into(),
+            Self::BlockAffinity(affinity) => gojson::to_vec(affinity.as_ref()).expect(WHY).into(),
+            Self::Handle(handle) => gojson::to_vec(handle.as_ref()).expect(WHY).into(),
+            Self::IpamConfig(config) => gojson::to_vec(config.as_ref()).expect(WHY).into(),
             Self::Raw(bytes) => bytes.clone(),
         }
     }
@@ -80,7 +101,16 @@ impl Value {
     pub fn resource(&self) -> Option<&AnyResource> {
         match self {
             Self::Resource(resource) => Some(resource),
-            Self::Raw(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The block, if it is one.
+    #[must_use]
+    pub fn block(&self) -> Option<&Arc<Block>> {
+        match self {
+            Self::Block(block) => Some(block),
+            _ => None,
         }
     }
 }

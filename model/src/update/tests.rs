@@ -32,3 +32,22 @@ fn an_unreadable_value_is_reported_with_key_and_field() {
         "{text}"
     );
 }
+
+#[test]
+fn allocator_objects_are_typed_and_come_out_as_they_went_in() {
+    let cidr = "10.244.0.0/30".parse().unwrap();
+    let block = Bytes::from_static(br#"{"cidr":"10.244.0.0/30","affinity":"host:n1","allocations":[null,null,null,null],"unallocated":[0,1,2,3],"attributes":null,"sequenceNumber":1787405600000000000,"sequenceNumberForAllocation":{},"deleted":false}"#);
+    let value = Value::decode(&Key::Block(cidr), &block).unwrap();
+    assert_eq!(value.block().unwrap().host(), Some("n1"));
+    assert_eq!(value.encode(), block);
+    let handle = Bytes::from_static(br#"{"block":{"10.244.0.0/30":1},"deleted":false}"#);
+    assert_eq!(
+        Value::decode(&Key::Handle("a.b".into()), &handle)
+            .unwrap()
+            .encode(),
+        handle
+    );
+    let short = Bytes::from_static(br#"{"cidr":"10.244.0.0/30","affinity":null,"allocations":[null],"unallocated":[0],"attributes":null,"sequenceNumber":1,"sequenceNumberForAllocation":{},"deleted":false}"#);
+    let error = Value::decode(&Key::Block(cidr), &short).unwrap_err();
+    assert!(error.to_string().contains("allocations has 1"), "{error}");
+}
