@@ -10,6 +10,7 @@ pub mod mem;
 mod pager;
 mod range;
 mod store;
+pub mod syncer;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod txn;

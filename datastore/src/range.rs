@@ -83,6 +83,18 @@ impl KeyRange {
             && other.end().is_none_or(|end| self.start < end)
     }
 
+    /// The smallest range that holds both.
+    #[must_use]
+    pub fn cover(&self, other: &Self) -> Self {
+        let start = (&self.start).min(&other.start).clone();
+        let end = self
+            .end()
+            .zip(other.end())
+            .map(|(a, b)| a.max(b).clone())
+            .unwrap_or_default();
+        Self { start, end }
+    }
+
     /// True if no key can lie in the range.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -21,6 +21,8 @@ const ASK_EVERY: Duration = Duration::from_millis(10);
 pub struct EtcdServer {
     child: Option<Child>,
     client_port: u16,
+    /// The client port that the server began with.
+    home_port: u16,
     peer_port: u16,
     dir: TempDir,
 }
@@ -41,6 +43,7 @@ impl EtcdServer {
             let mut server = Self {
                 child: None,
                 client_port,
+                home_port: client_port,
                 peer_port,
                 dir,
             };
@@ -83,6 +86,26 @@ impl EtcdServer {
         if let Err(log) = self.spawn() {
             panic!("etcd did not start again: {log}");
         }
+    }
+
+    /// Kills the server and starts it on its data, for clients on another port: those of the old one do not find it.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn restart_elsewhere(&mut self) {
+        self.kill();
+        (self.client_port, _) = free_ports();
+        self.restart();
+    }
+
+    /// Kills the server and starts it on its data, on the port that it began with.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn restart_at_home(&mut self) {
+        self.kill();
+        self.client_port = self.home_port;
+        self.restart();
     }
 
     fn spawn(&mut self) -> Result<(), String> {

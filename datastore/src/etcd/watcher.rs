@@ -79,7 +79,7 @@ impl Groups {
             let directory = top_directory(&range);
             match groups.iter_mut().find(|(name, _)| *name == directory) {
                 Some((_, group)) => {
-                    group.span = cover(&group.span, &range);
+                    group.span = group.span.cover(&range);
                     group.request.ranges.push((range, from));
                 }
                 None => {
@@ -137,17 +137,6 @@ fn top_directory(range: &KeyRange) -> Bytes {
     if inside { directory } else { Bytes::new() }
 }
 
-/// The smallest range that holds both.
-fn cover(a: &KeyRange, b: &KeyRange) -> KeyRange {
-    let start = a.start().min(b.start()).clone();
-    let end = a
-        .end()
-        .zip(b.end())
-        .map(|(a, b)| a.max(b).clone())
-        .unwrap_or_default();
-    KeyRange::span(start, end)
-}
-
 impl EtcdWatch {
     fn take(&mut self, response: &WatchResponse) -> Option<WatchItem> {
         let id = usize::try_from(response.watch_id())
@@ -167,6 +156,10 @@ impl EtcdWatch {
             return None;
         }
         if response.created() {
+            let now = convert::header_revision(response.header()).unwrap_or(Revision::MAX);
+            if now + 1 < group.first() {
+                self.over = Some(behind(now, group.first()));
+            }
             return None;
         }
         if response.events().is_empty() {
@@ -201,6 +194,15 @@ impl EtcdWatch {
             }
             return Some(item);
         }
+    }
+}
+
+/// A member that lags behind what was seen elsewhere, or a store that was restored from a backup: a watch would be silent.
+fn behind(now: Revision, from: Revision) -> StoreError {
+    let reason = format!("the member is at revision {now}, the watch goes on from {from}");
+    StoreError::Unavailable {
+        reason,
+        commit: Commit::No,
     }
 }
 

@@ -9,4 +9,5 @@
 mod conformance;
 mod etcd;
 mod random;
+mod syncer;
 mod world;

@@ -1,0 +1,529 @@
+//! What a syncer does next: a plain struct that owns no store, task or clock.
+//!
+//! Replies go in ([`Machine::page`], [`Machine::opened`], [`Machine::open_failed`], [`Machine::item`], [`Machine::tick`]), wishes come out
+//! ([`Machine::poll`]); [`Machine::deadline`] says when to tick. At most one call to the store is under way.
+//!
+//! ```text
+//!            pages                  opened               broken, silent
+//!  Listing ---------> Opening ---------------> Watching ----------------> Waiting --> Opening
+//!     ^  \ failed        | compacted              | compacted                |
+//!     |   `-> Waiting    |                        |                          |
+//!     `------------------+------------------------+------- (listed again) ---'
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use crate::{
+    Bytes, Commit, Consistency, KeyRange, KeyValue, Pager, RangeReply, RangeRequest, Revision, StoreError,
+    WatchEvent, WatchItem, WatchRequest,
+};
+
+/// A watch that has been silent for so long is asked for a sign of life.
+pub const PROGRESS_AFTER: Duration = Duration::from_secs(15);
+/// A watch that has been silent for so long is taken for dead and opened anew.
+pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// The first wait after a failure.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// The longest wait between attempts: as long as a returning etcd may go unnoticed.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// What became of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key.
+    pub key: Bytes,
+    /// The revision that changed it. Of a deletion that was missed: the revision at which the key was found gone.
+    pub revision: Revision,
+    /// Its value; `None` once it is gone.
+    pub value: Option<KeyValue>,
+    /// The key was not known before.
+    pub fresh: bool,
+}
+
+/// Changes that belong together: of one revision, or of one listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// The revision up to which the copy is now complete.
+    pub revision: Revision,
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// A full pass has ended.
+    pub in_sync: bool,
+}
+
+/// How well the copy follows the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// A watch is open.
+    Connected,
+    /// No contact since then: the copy is as it was, and may be old.
+    StaleSince(Instant),
+    /// Everything is being listed: at the start, or because history was compacted away.
+    Resyncing,
+}
+
+/// How the copy stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The newest revision that the copy has heard of.
+    pub revision: Revision,
+    /// A full pass has ended at some time.
+    pub in_sync: bool,
+    /// How well it follows.
+    pub health: Health,
+}
+
+/// What the machine wants.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Read this page, and hand the reply to [`Machine::page`].
+    List(RangeRequest),
+    /// Open this watch, and say how it went.
+    Watch(WatchRequest),
+    /// Ask the open watch for a sign of life.
+    AskProgress,
+    /// Drop the open watch.
+    CloseWatch,
+    /// Hand these to the consumer.
+    Deliver(Changes),
+    /// Tell the world.
+    State(State),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// A page of `ranges[at]` has been asked for.
+    Listing(Listing),
+    /// A watch has been asked for.
+    Opening(WatchRequest),
+    Watching {
+        heard: Instant,
+        asked: bool,
+    },
+    /// After a failure: until then, then this.
+    Waiting {
+        until: Instant,
+        then: Next,
+    },
+}
+
+#[derive(Debug)]
+enum Next {
+    List,
+    Watch(WatchRequest),
+}
+
+#[derive(Debug)]
+struct Listing {
+    at: usize,
+    pager: Pager,
+    /// The last key of the pages so far in this range.
+    cursor: Option<Bytes>,
+    /// Differences found and not yet part of the copy: told as one unit at the end of a later pass, page by page in the first.
+    staged: Vec<Change>,
+}
+
+/// The core of a [`Syncer`](super::Syncer).
+#[derive(Debug)]
+pub struct Machine {
+    ranges: Vec<KeyRange>,
+    /// The copy, without values: what the consumer has been told.
+    known: BTreeMap<Bytes, Revision>,
+    phase: Phase,
+    state: State,
+    /// The last time that the store answered.
+    contact: Instant,
+    /// Failures since the store last told something.
+    failures: u32,
+    random: u64,
+    out: VecDeque<Output>,
+}
+
+impl Machine {
+    /// Begins to list. Ranges that overlap become one.
+    #[must_use]
+    pub fn new(now: Instant, ranges: Vec<KeyRange>, seed: u64) -> Self {
+        let ranges = disjoint(ranges);
+        let state = State {
+            revision: 0,
+            in_sync: false,
+            health: Health::Resyncing,
+        };
+        let phase = Phase::Waiting {
+            until: now,
+            then: Next::List,
+        };
+        let (known, out) = (BTreeMap::new(), VecDeque::new());
+        let mut machine = Self {
+            ranges,
+            known,
+            phase,
+            state,
+            contact: now,
+            failures: 0,
+            random: seed,
+            out,
+        };
+        machine.list();
+        machine
+    }
+
+    /// The next wish.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When to call [`Machine::tick`].
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Listing(_) | Phase::Opening(_) => None,
+            Phase::Watching { heard, asked: false } => Some(*heard + PROGRESS_AFTER),
+            Phase::Watching { heard, asked: true } => Some(*heard + SILENCE_MAX),
+            Phase::Waiting { until, .. } => Some(*until),
+        }
+    }
+
+    /// How the copy stands.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Time has passed; `resume` is where the open watch stands.
+    pub fn tick(&mut self, now: Instant, resume: Option<WatchRequest>) {
+        if self.deadline().is_none_or(|at| now < at) {
+            return;
+        }
+        match &mut self.phase {
+            Phase::Watching {
+                asked: asked @ false, ..
+            } => {
+                *asked = true;
+                self.out.push_back(Output::AskProgress);
+            }
+            Phase::Watching { .. } => {
+                self.out.push_back(Output::CloseWatch);
+                let silence = StoreError::Timeout {
+                    limit: SILENCE_MAX,
+                    commit: Commit::No,
+                };
+                self.broken(now, &silence, resume);
+            }
+            Phase::Waiting { then, .. } => match std::mem::replace(then, Next::List) {
+                Next::List => self.list(),
+                Next::Watch(request) => self.open(request),
+            },
+            Phase::Listing(_) | Phase::Opening(_) => {}
+        }
+    }
+
+    fn list(&mut self) {
+        let Some(first) = self.ranges.first() else { return };
+        let pager = Pager::new(first.clone(), Consistency::Linearised);
+        self.out.extend(pager.request().map(Output::List));
+        self.phase = Phase::Listing(Listing {
+            at: 0,
+            pager,
+            cursor: None,
+            staged: Vec::new(),
+        });
+    }
+
+    fn open(&mut self, request: WatchRequest) {
+        self.out.push_back(Output::Watch(request.clone()));
+        self.phase = Phase::Opening(request);
+    }
+
+    /// The reply to [`Output::List`].
+    pub fn page(&mut self, now: Instant, reply: Result<RangeReply, StoreError>) {
+        let Phase::Listing(listing) = &mut self.phase else {
+            return;
+        };
+        let page = match reply {
+            Ok(page) if listing.pager.revision() == 0 && page.revision < self.state.revision => {
+                let seen = self.state.revision;
+                error!(
+                    seen,
+                    found = page.revision,
+                    "the datastore's revision went back; was it restored? keeping what is known"
+                );
+                return self.wait(now, Next::List);
+            }
+            Ok(page) => page,
+            Err(failure) => {
+                if let Err(failure) = listing.pager.failed(failure) {
+                    warn!(error = %failure, "listing the datastore failed");
+                    self.wait(now, Next::List);
+                } else {
+                    self.out.extend(listing.pager.request().map(Output::List));
+                }
+                return;
+            }
+        };
+        self.contact = now;
+        let range = &self.ranges[listing.at];
+        let mut kvs = listing.pager.page(page);
+        kvs.retain(|kv| range.contains(&kv.key));
+        let more = listing.pager.request();
+        let upto = more
+            .is_some()
+            .then(|| kvs.last().map(|kv| kv.key.clone()))
+            .flatten();
+        diff(
+            &self.known,
+            range,
+            listing.cursor.as_ref(),
+            upto.as_ref(),
+            kvs,
+            listing.pager.revision(),
+            &mut listing.staged,
+        );
+        listing.cursor = upto;
+        self.after_page(more);
+    }
+
+    /// A page has been compared: on to the next page, range, or the watch.
+    fn after_page(&mut self, more: Option<RangeRequest>) {
+        let Phase::Listing(listing) = &mut self.phase else {
+            return;
+        };
+        let revision = listing.pager.revision();
+        let next_range = self.ranges.get(listing.at + 1).filter(|_| more.is_none());
+        let request = more.or_else(|| {
+            listing.pager = Pager::at(next_range?.clone(), revision);
+            listing.at += 1;
+            listing.cursor = None;
+            listing.pager.request()
+        });
+        let last = request.is_none();
+        if last || !self.state.in_sync {
+            let changes = std::mem::take(&mut listing.staged);
+            self.deliver(revision, changes, last);
+        }
+        if let Some(request) = request {
+            self.out.push_back(Output::List(request));
+            return;
+        }
+        info!(revision, keys = self.known.len(), "the datastore has been listed");
+        self.open(WatchRequest::new(self.ranges.iter().cloned(), revision + 1));
+    }
+
+    /// Makes changes part of the copy and tells them.
+    fn deliver(&mut self, revision: Revision, changes: Vec<Change>, in_sync: bool) {
+        for change in &changes {
+            match &change.value {
+                Some(kv) => self.known.insert(change.key.clone(), kv.mod_revision),
+                None => self.known.remove(&change.key),
+            };
+        }
+        self.state.in_sync |= in_sync;
+        self.state.revision = self.state.revision.max(revision);
+        if !changes.is_empty() || in_sync {
+            self.out.push_back(Output::Deliver(Changes {
+                revision,
+                changes,
+                in_sync,
+            }));
+        }
+        self.out.push_back(Output::State(self.state.clone()));
+    }
+
+    /// [`Output::Watch`] has succeeded.
+    pub fn opened(&mut self, now: Instant) {
+        if let Phase::Opening(_) = self.phase {
+            self.phase = Phase::Watching {
+                heard: now,
+                asked: false,
+            };
+            self.contact = now;
+            self.turn(Health::Connected);
+        }
+    }
+
+    /// [`Output::Watch`] has failed.
+    pub fn open_failed(&mut self, now: Instant, failure: StoreError) {
+        if let Phase::Opening(request) = &self.phase {
+            let request = request.clone();
+            self.broken(now, &failure, Some(request));
+        }
+    }
+
+    /// The open watch has said something; `resume` is where it stands now.
+    pub fn item(&mut self, now: Instant, item: WatchItem, resume: Option<WatchRequest>) {
+        let Phase::Watching { heard, asked } = &mut self.phase else {
+            return;
+        };
+        match item {
+            WatchItem::Disconnected(failure) => {
+                self.out.push_back(Output::CloseWatch);
+                self.broken(now, &failure, resume);
+                return;
+            }
+            WatchItem::Compacted { oldest } => {
+                info!(
+                    oldest,
+                    "the datastore has forgotten what was missed; listing it again"
+                );
+                self.out.push_back(Output::CloseWatch);
+                self.relist(now);
+                return;
+            }
+            WatchItem::Events(batch) => {
+                (*heard, *asked) = (now, false);
+                let changes = batch
+                    .events
+                    .into_iter()
+                    .filter_map(|event| change(&self.known, event))
+                    .collect();
+                self.deliver(batch.revision, changes, false);
+            }
+            WatchItem::Progress { revision } => {
+                (*heard, *asked) = (now, false);
+                self.deliver(revision, Vec::new(), false);
+            }
+            WatchItem::Alive => (*heard, *asked) = (now, false),
+        }
+        self.contact = now;
+        self.failures = 0;
+    }
+
+    fn broken(&mut self, now: Instant, failure: &StoreError, resume: Option<WatchRequest>) {
+        match (failure, resume) {
+            (StoreError::Compacted { .. } | StoreError::TooLarge { .. }, _) | (_, None) => self.relist(now),
+            (_, Some(request)) => {
+                warn!(error = %failure, "the watch of the datastore broke; what is known stays");
+                self.wait(now, Next::Watch(request));
+            }
+        }
+    }
+
+    /// Lists again: at once the first time, with a pause when that did not help.
+    fn relist(&mut self, now: Instant) {
+        if self.failures > 0 {
+            return self.wait(now, Next::List);
+        }
+        self.failures = 1;
+        self.turn(Health::Resyncing);
+        self.list();
+    }
+
+    fn wait(&mut self, now: Instant, then: Next) {
+        let pause = self.backoff();
+        self.failures = self.failures.saturating_add(1);
+        self.phase = Phase::Waiting {
+            until: now + pause,
+            then,
+        };
+        self.turn(Health::StaleSince(self.contact));
+    }
+
+    /// Between half and all of a span that doubles with each failure, so that a fleet does not come back in step.
+    fn backoff(&mut self) -> Duration {
+        let span = BACKOFF_MIN
+            .saturating_mul(1 << self.failures.min(10))
+            .min(BACKOFF_MAX);
+        // splitmix64
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let part = u32::try_from((mixed ^ (mixed >> 31)) % 1024).unwrap_or(0);
+        span / 2 + span / 2 * part / 1024
+    }
+
+    fn turn(&mut self, health: Health) {
+        if self.state.health == health {
+            return;
+        }
+        match &health {
+            Health::Connected => info!(revision = self.state.revision, "following the datastore"),
+            Health::Resyncing => info!(revision = self.state.revision, "listing the datastore"),
+            Health::StaleSince(_) if matches!(self.state.health, Health::StaleSince(_)) => {}
+            Health::StaleSince(_) => warn!(
+                revision = self.state.revision,
+                "lost the datastore; what is known stays"
+            ),
+        }
+        self.state.health = health;
+        self.out.push_back(Output::State(self.state.clone()));
+    }
+}
+
+/// The same keys in ranges that do not overlap, in order, none empty.
+fn disjoint(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort();
+    let mut merged: Vec<KeyRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut().filter(|last| last.overlaps(&range)) {
+            Some(last) => *last = last.cover(&range),
+            None => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// What an event changes, if it is news.
+fn change(known: &BTreeMap<Bytes, Revision>, event: WatchEvent) -> Option<Change> {
+    match event {
+        WatchEvent::Put(kv) => put(known, kv),
+        WatchEvent::Delete { key, mod_revision } => {
+            let old = *known.get(&key)?;
+            (old < mod_revision).then_some(Change {
+                key,
+                revision: mod_revision,
+                value: None,
+                fresh: false,
+            })
+        }
+    }
+}
+
+fn put(known: &BTreeMap<Bytes, Revision>, kv: KeyValue) -> Option<Change> {
+    let old = known.get(&kv.key);
+    let news = old.is_none_or(|old| *old < kv.mod_revision);
+    news.then(|| Change {
+        key: kv.key.clone(),
+        revision: kv.mod_revision,
+        fresh: old.is_none(),
+        value: Some(kv),
+    })
+}
+
+/// Compares one page with what is known between the page before (`after`) and its own last key (`upto`; `None`: to the range's end).
+fn diff(
+    known: &BTreeMap<Bytes, Revision>,
+    range: &KeyRange,
+    after: Option<&Bytes>,
+    upto: Option<&Bytes>,
+    kvs: Vec<KeyValue>,
+    revision: Revision,
+    staged: &mut Vec<Change>,
+) {
+    if upto.zip(after).is_some_and(|(upto, after)| upto <= after) {
+        return;
+    }
+    let start = after.map_or(Bound::Included(range.start()), Bound::Excluded);
+    let end = upto.map_or_else(
+        || range.end().map_or(Bound::Unbounded, Bound::Excluded),
+        Bound::Included,
+    );
+    let mut listed = kvs.iter().map(|kv| &kv.key).peekable();
+    for (key, _) in known.range::<Bytes, _>((start, end)) {
+        while listed.next_if(|at| *at < key).is_some() {}
+        if listed.next_if(|at| *at == key).is_none() {
+            staged.push(Change {
+                key: key.clone(),
+                revision,
+                value: None,
+                fresh: false,
+            });
+        }
+    }
+    staged.extend(kvs.into_iter().filter_map(|kv| put(known, kv)));
+}
