@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 
 use serde::de::{DeserializeSeed, Deserializer, Visitor};
 use serde::ser::SerializeMap;
@@ -15,14 +15,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Fields of an object that this version does not know, in stored order, each with its place among the known ones.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+/// Equal if names and values are, wherever they stand.
+#[derive(Clone, Default)]
 #[expect(
     clippy::box_collection,
     reason = "one word in the normal case, which is that there are none"
 )]
 pub struct Extra(Option<Box<Vec<ExtraField>>>);
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 struct ExtraField {
     /// How many of the struct's fields, in order of declaration, stand before this one.
     place: u16,
@@ -54,6 +55,18 @@ impl Extra {
     /// Puts or replaces a field; a new one goes to the end.
     pub fn insert(&mut self, name: &str, value: Value) {
         self.push(u16::MAX, name.to_owned(), value);
+    }
+
+    /// Gives the field `name` another value and leaves it in its place; does nothing if there is none.
+    pub fn replace(&mut self, name: &str, value: Value) {
+        if let Some(field) = self
+            .0
+            .iter_mut()
+            .flat_map(|fields| fields.iter_mut())
+            .find(|f| f.name == name)
+        {
+            field.value = value;
+        }
     }
 
     /// Takes the field `name` out.
@@ -88,6 +101,20 @@ impl Extra {
             .iter()
             .filter(|f| here(f.place))
             .try_for_each(|f| map.serialize_entry(&f.name, &f.value))
+    }
+}
+
+impl PartialEq for Extra {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Extra {}
+
+impl Hash for Extra {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.iter().for_each(|field| field.hash(state));
     }
 }
 

@@ -13,6 +13,9 @@
 //! | [`resources`] | the specs, kind by kind |
 //! | [`rule`] | the rules of policies and profiles |
 //! | [`selector`] | the selector language |
+//! | [`names`], [`policyname`] | names made from other names; the two names of a policy |
+//! | [`defaults`], [`validate`], [`change`] | what a writer fills in, may store, and does to metadata |
+//! | [`initial`] | the objects that a cluster needs before anything else |
 //! | [`gojson`] | JSON as Go's `encoding/json` writes it |
 //! | [`ipam`] | blocks, affinities, handles and settings of the allocator |
 //! | [`update`] | what a watch of the store yields |
@@ -20,20 +23,26 @@
 #![warn(clippy::indexing_slicing)]
 #![deny(missing_docs)]
 
+pub mod change;
+pub mod defaults;
 pub mod duration;
 mod go;
 pub mod gojson;
+pub mod initial;
 pub mod ipam;
 pub mod key;
 pub mod kind;
 pub mod meta;
+pub mod names;
 pub mod net;
 pub mod number;
+pub mod policyname;
 pub mod resource;
 pub mod resources;
 pub mod rule;
 pub mod selector;
 pub mod update;
+pub mod validate;
 
 pub use go::{Extra, Field, Path};
 pub use key::{AffinityOwner, Key, ResourceKey};

@@ -42,6 +42,16 @@ impl Net {
         self.net
     }
 
+    /// The same, spelled as Go spells it: `fd00::/48` for `FD00:0::/48`. A bare address stays bare.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        if self.has_prefix_len() {
+            self.net.into()
+        } else {
+            self.net.addr().into()
+        }
+    }
+
     /// True if host bits are clear.
     #[must_use]
     pub fn is_masked(&self) -> bool {

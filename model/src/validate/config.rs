@@ -1,0 +1,135 @@
+//! Settings of the data plane and of the allocator.
+
+use std::net::IpAddr;
+
+use super::Check;
+use crate::net::Net;
+use crate::resources::{FelixConfigurationSpec, IpamConfigurationSpec};
+
+/// Greatest metric of a route that still has a less preferred one.
+const PRIORITY_MAX: i32 = i32::MAX - 1;
+/// Most blocks that a node may be limited to.
+const BLOCKS_MAX: i32 = 1_000_000;
+/// Longest cool-down, in seconds.
+const COOLDOWN_SECS_MAX: i32 = 1200;
+
+pub(super) fn ipam(check: &mut Check, spec: &IpamConfigurationSpec) {
+    let blocks = (0..=BLOCKS_MAX).contains(&spec.max_blocks_per_host);
+    check.refuse(!blocks, "maxBlocksPerHost", "must be from 0 to 1000000");
+    let cooldown = (0..=COOLDOWN_SECS_MAX).contains(&spec.ip_cooldown_seconds);
+    check.refuse(!cooldown, "ipCooldownSeconds", "must be from 0 to 1200");
+}
+
+pub(super) fn felix(check: &mut Check, spec: &FelixConfigurationSpec) {
+    check.selector("nodeSelector", spec.node_selector.as_deref().unwrap_or(""));
+    check.one_of(
+        "defaultEndpointToHostAction",
+        &spec.default_endpoint_to_host_action,
+        &["Drop", "Accept", "Return"],
+    );
+    check.one_of(
+        "nftablesFilterAllowAction",
+        &spec.nftables_filter_allow_action,
+        &["Accept", "Return"],
+    );
+    check.one_of(
+        "nftablesFilterDenyAction",
+        &spec.nftables_filter_deny_action,
+        &["Drop", "Reject"],
+    );
+    check.one_of("routeSource", &spec.route_source, &["CalicoIPAM", "WorkloadIPs"]);
+    check.one_of(
+        "serviceLoopPrevention",
+        &spec.service_loop_prevention,
+        &["Drop", "Reject", "Disabled"],
+    );
+    check.one_of(
+        "workloadSourceSpoofing",
+        &spec.workload_source_spoofing,
+        &["Disabled", "Any"],
+    );
+    check.one_of("ipForwarding", &spec.ip_forwarding, &["Enabled", "Disabled"]);
+    let word = |value: &Option<String>| value.clone().unwrap_or_default();
+    check.one_of(
+        "nftablesMode",
+        &word(&spec.nftables_mode),
+        &["Auto", "Enabled", "Disabled"],
+    );
+    check.one_of("floatingIPs", &word(&spec.floating_ips), &["Enabled", "Disabled"]);
+    let exclusions = word(&spec.nat_outgoing_exclusions);
+    check.one_of(
+        "natOutgoingExclusions",
+        &exclusions,
+        &["IPPoolsOnly", "IPPoolsAndHostIPs"],
+    );
+    log_level(check, "logSeverityScreen", &spec.log_severity_screen);
+    addresses(check, spec);
+    priority(check, "ipv4NormalRoutePriority", spec.ipv4_normal_route_priority);
+    priority(
+        check,
+        "ipv4ElevatedRoutePriority",
+        spec.ipv4_elevated_route_priority,
+    );
+    priority(check, "ipv6NormalRoutePriority", spec.ipv6_normal_route_priority);
+    priority(
+        check,
+        "ipv6ElevatedRoutePriority",
+        spec.ipv6_elevated_route_priority,
+    );
+}
+
+fn addresses(check: &mut Check, spec: &FelixConfigurationSpec) {
+    for (name, addr, v4) in [
+        ("natOutgoingAddress", &spec.nat_outgoing_address, true),
+        (
+            "deviceRouteSourceAddress",
+            &spec.device_route_source_address,
+            true,
+        ),
+        (
+            "deviceRouteSourceAddressIPv6",
+            &spec.device_route_source_address_ipv6,
+            false,
+        ),
+    ] {
+        let right = addr.parse().is_ok_and(|addr: IpAddr| addr.is_ipv4() == v4);
+        check.refuse(
+            !addr.is_empty() && !right,
+            name,
+            "is no address of this IP version",
+        );
+    }
+    for (name, ports) in [
+        ("failsafeInboundHostPorts", &spec.failsafe_inbound_host_ports),
+        ("failsafeOutboundHostPorts", &spec.failsafe_outbound_host_ports),
+    ] {
+        check.each(name, ports.as_deref().unwrap_or(&[]), |check, port| {
+            let known = ["", "TCP", "UDP", "SCTP"].contains(&port.protocol.to_uppercase().as_str());
+            check.refuse(!known, "protocol", "must be TCP, UDP or SCTP");
+            let right = port.net.is_empty() || port.net.parse::<Net>().is_ok();
+            check.refuse(!right, "net", "must be a CIDR");
+        });
+    }
+    check.each(
+        "externalNodesList",
+        spec.external_nodes_list.as_deref().unwrap_or(&[]),
+        |check, net| {
+            if !net.parse().is_ok_and(|net: Net| net.is_ipv4()) {
+                check.wrong(format!("{net:?} is not an IPv4 address or CIDR"));
+            }
+        },
+    );
+}
+
+pub(super) fn log_level(check: &mut Check, name: &str, level: &str) {
+    check.one_of(
+        name,
+        level,
+        &["Trace", "Debug", "Info", "Warning", "Error", "Fatal"],
+    );
+}
+
+pub(super) fn priority(check: &mut Check, name: &str, priority: Option<i32>) {
+    let wrong = priority.is_some_and(|priority| !(1..=PRIORITY_MAX).contains(&priority));
+    check.refuse(wrong, name, "must be from 1 to 2147483646");
+}

@@ -1,0 +1,94 @@
+//! Nodes.
+
+use super::{Check, text};
+use crate::net::Net;
+use crate::resources::NodeSpec;
+use crate::resources::node::NodeBgpSpec;
+
+pub(super) fn check(check: &mut Check, node: &NodeSpec) {
+    if let Some(bgp) = &node.bgp {
+        check.refuse(
+            *bgp == NodeBgpSpec::default(),
+            "bgp",
+            "must not be empty; leave it out",
+        );
+        check.field("bgp", |check| {
+            family(check, "ipv4Address", bgp.ipv4_address.as_ref(), Net::is_ipv4);
+            family(check, "ipv6Address", bgp.ipv6_address.as_ref(), Net::is_ipv6);
+            bare(
+                check,
+                "ipv4IPIPTunnelAddr",
+                bgp.ipv4_ipip_tunnel_addr.as_ref(),
+                Net::is_ipv4,
+            );
+        });
+    }
+    bare(
+        check,
+        "ipv4VXLANTunnelAddr",
+        node.ipv4_vxlan_tunnel_addr.as_ref(),
+        Net::is_ipv4,
+    );
+    bare(
+        check,
+        "ipv6VXLANTunnelAddr",
+        node.ipv6_vxlan_tunnel_addr.as_ref(),
+        Net::is_ipv6,
+    );
+    check.text(
+        "vxlanTunnelMACAddr",
+        &node.vxlan_tunnel_mac_addr,
+        text::is_mac,
+        "a MAC address",
+    );
+    check.text(
+        "vxlanTunnelMACAddrV6",
+        &node.vxlan_tunnel_mac_addr_v6,
+        text::is_mac,
+        "a MAC address",
+    );
+    if let Some(wireguard) = &node.wireguard {
+        check.field("wireguard", |check| {
+            bare(
+                check,
+                "interfaceIPv4Address",
+                wireguard.interface_ipv4_address.as_ref(),
+                Net::is_ipv4,
+            );
+            bare(
+                check,
+                "interfaceIPv6Address",
+                wireguard.interface_ipv6_address.as_ref(),
+                Net::is_ipv6,
+            );
+        });
+    }
+    check.each("addresses", &node.addresses, |check, address| {
+        let masked = address.address.parse().is_ok_and(|net: Net| net.is_masked());
+        check.refuse(
+            !masked,
+            "address",
+            "must be an address or a CIDR without host bits",
+        );
+        check.one_of(
+            "type",
+            &address.address_type,
+            &["CalicoNodeIP", "InternalIP", "ExternalIP"],
+        );
+    });
+}
+
+/// An address of one IP version, with or without prefix length.
+fn family(check: &mut Check, name: &str, net: Option<&Net>, right: fn(&Net) -> bool) {
+    if let Some(net) = net.filter(|net| !right(net)) {
+        check.wrong_field(name, format!("{net} is of the other IP version"));
+    }
+}
+
+/// An address of one IP version without prefix length.
+fn bare(check: &mut Check, name: &str, net: Option<&Net>, right: fn(&Net) -> bool) {
+    family(check, name, net, right);
+    if let Some(net) = net.filter(|net| net.has_prefix_len()) {
+        check.wrong_field(name, format!("{net} must be an address without prefix length"));
+    }
+}
