@@ -4,4 +4,5 @@
 //! touches the machine: nf_tables and rtnetlink by our own encoders, sysctls by `/proc`. Nothing else in the
 //! daemon writes a route, rule, set, link or neighbour (one writer per kernel object).
 
+pub mod calc;
 pub mod plan;

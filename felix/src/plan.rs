@@ -12,6 +12,7 @@ pub mod base;
 pub mod links;
 pub mod name;
 pub mod nft;
+pub mod policy;
 pub mod routes;
 
 pub use links::{Link, NodeSettings};
