@@ -1,0 +1,85 @@
+//! The few fields of Calico's resources that decide about addresses.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use twill_model::resources::clusterinformation::ClusterInformation;
+use twill_model::resources::ippool::{AllowedUse, AssignmentMode, IpPool};
+use twill_model::resources::node::Node;
+use twill_model::selector::Selector;
+
+use crate::pool::Pool;
+
+/// Reads an `IPPool`, filling in Calico's defaults, and refuses what would make blocks that Calico cannot read.
+pub(crate) fn pool(name: &str, bytes: &[u8]) -> Result<Pool, String> {
+    let spec = IpPool::decode(bytes).map_err(|e| e.to_string())?.spec;
+    let cidr = spec.cidr.masked();
+    let (default, range) = if cidr.addr().is_ipv4() {
+        (26, 20..=32)
+    } else {
+        (122, 116..=128)
+    };
+    let block_size = if spec.block_size == 0 {
+        default
+    } else {
+        spec.block_size
+    };
+    if !range.contains(&block_size) || block_size < cidr.prefix_len() {
+        return Err(format!("blockSize {block_size} does not suit {cidr}"));
+    }
+    let mut allowed_uses = spec.allowed_uses;
+    if allowed_uses.is_empty() {
+        allowed_uses = vec![AllowedUse::Workload, AllowedUse::Tunnel];
+    }
+    Ok(Pool {
+        name: name.to_owned(),
+        cidr,
+        block_size,
+        node_selector: spec.node_selector,
+        namespace_selector: spec.namespace_selector,
+        allowed_uses,
+        automatic: spec.assignment_mode != Some(AssignmentMode::Manual),
+        disabled: spec.disabled,
+    })
+}
+
+#[derive(Deserialize)]
+struct Reservation {
+    spec: ReservationSpec,
+}
+
+#[derive(Deserialize)]
+struct ReservationSpec {
+    #[serde(rename = "reservedCIDRs", default)]
+    reserved_cidrs: Vec<String>,
+}
+
+/// Reads the CIDRs of an `IPReservation`; a bare address reserves itself.
+pub(crate) fn reservation(bytes: &[u8]) -> Result<Vec<IpNet>, String> {
+    let reservation: Reservation = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let net = |text: &String| {
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        let net = text.parse::<IpNet>().ok().or_else(address);
+        net.ok_or_else(|| format!("spec.reservedCIDRs: {text:?} is not a CIDR"))
+    };
+    reservation.spec.reserved_cidrs.iter().map(net).collect()
+}
+
+/// Reads the labels of a `Node`.
+pub(crate) fn node_labels(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    Ok(Node::decode(bytes).map_err(|e| e.to_string())?.metadata.labels)
+}
+
+/// Reads whether the datastore is open for changes. Absent means open, as for Felix.
+pub(crate) fn datastore_ready(bytes: &[u8]) -> Result<bool, String> {
+    let cluster = ClusterInformation::decode(bytes).map_err(|e| e.to_string())?;
+    Ok(cluster.spec.datastore_ready.unwrap_or(true))
+}
+
+/// Whether `labels` satisfy `selector`.
+pub(crate) fn selects(selector: &str, labels: &BTreeMap<String, String>) -> Result<bool, String> {
+    let selector = Selector::parse(selector).map_err(|e| e.to_string())?;
+    Ok(selector.matches(labels))
+}

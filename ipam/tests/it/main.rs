@@ -1,0 +1,6 @@
+//! The public face of the crate against the store in memory.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod allocator;
+mod support;
