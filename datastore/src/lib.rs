@@ -14,6 +14,7 @@ pub mod syncer;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod txn;
+pub mod updates;
 mod watch;
 
 pub use bytes::Bytes;
