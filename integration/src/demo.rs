@@ -49,6 +49,18 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// A scene before its first step.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            lab: None,
+            endpoints: Vec::new(),
+            servers: Vec::new(),
+            root: None,
+        }
+    }
+
     /// The lab of the steps after the second.
     ///
     /// # Errors
@@ -117,13 +129,7 @@ const STEPS: &[(u8, &str, Act)] = &[
 pub fn run(options: Options, tell: &mut dyn FnMut(&Step)) -> Report {
     let started = Instant::now();
     let keep = options.keep;
-    let mut scene = Scene {
-        options,
-        lab: None,
-        endpoints: Vec::new(),
-        servers: Vec::new(),
-        root: None,
-    };
+    let mut scene = Scene::new(options);
     let mut report = Report {
         ok: true,
         steps: Vec::new(),
@@ -170,7 +176,11 @@ pub fn run(options: Options, tell: &mut dyn FnMut(&Step)) -> Report {
     report
 }
 
-fn tools(scene: &mut Scene) -> Result<String> {
+/// Step 1: everything that the other steps run is there.
+///
+/// # Errors
+/// Names what is missing.
+pub fn tools(scene: &mut Scene) -> Result<String> {
     lab::check_tools()?;
     let bin = &scene.options.bin;
     for name in ["twilld", "twillctl", "twill"] {
@@ -185,7 +195,11 @@ fn tools(scene: &mut Scene) -> Result<String> {
     ))
 }
 
-fn raise(scene: &mut Scene) -> Result<String> {
+/// Step 2: namespaces, etcd and BIRD.
+///
+/// # Errors
+/// When the lab does not come up.
+pub fn raise(scene: &mut Scene) -> Result<String> {
     let life = if scene.options.keep {
         Life::Stays
     } else {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use twill_lab::child::Life;
+use twill_lab::demo::{self, Scene};
 use twill_lab::lab::{self, Lab};
 use twill_lab::run::{self, Finished};
 use twill_lab::topology::Topology;
@@ -64,4 +65,25 @@ pub(crate) fn bin() -> PathBuf {
 /// A lab without nodes: network, etcd and BIRD.
 pub(crate) fn bare(name: &Name) -> Lab {
     Lab::up(&name.0, Topology::one_rack().unwrap(), &bin(), Life::EndsWithUs).unwrap()
+}
+
+/// Everything up to step 3: nodes ready and peered, no pods.
+pub(crate) fn nodes(name: &Name) -> Scene {
+    let options = demo::Options {
+        name: name.0.clone(),
+        bin: bin(),
+        keep: false,
+        sabotage: false,
+    };
+    let mut scene = Scene::new(options);
+    demo::raise(&mut scene).unwrap();
+    demo::fabric::peer(&mut scene).unwrap();
+    scene
+}
+
+/// Everything up to step 4: six pods.
+pub(crate) fn pods(name: &Name) -> Scene {
+    let mut scene = nodes(name);
+    demo::attach::attach(&mut scene).unwrap();
+    scene
 }

@@ -3,6 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod arrows;
+mod closed;
 mod common;
+mod demo;
 mod doors;
+mod faults;
+mod ipam;
 mod network;
+mod pods;

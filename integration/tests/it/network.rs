@@ -4,7 +4,9 @@ use crate::common::{Name, bare, bin};
 use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 use twill_lab::child::Life;
+use twill_lab::cni;
 use twill_lab::lab::{self, Lab};
+use twill_lab::pods::{self, PodSpec};
 use twill_lab::probe::{self, Endpoint, Flow, Kind, Server, Stream};
 use twill_lab::routes::{self, Root, Watch};
 use twill_lab::topology::{TWO_RACKS, Topology};
@@ -223,4 +225,36 @@ fn a_change_of_the_root_namespace_would_be_seen() {
     let lab = bare(&name);
     let inside = netns::within(&lab.ns("host"), Root::look).unwrap().unwrap();
     assert!(inside.check_unchanged(&before).is_err());
+}
+
+#[test]
+fn a_plugin_is_run_as_a_runtime_runs_it() {
+    let name = Name::new();
+    let mut lab = bare(&name);
+    // The reference plugin stands for ours: what is tested is the way it is called.
+    let pod = lab
+        .make_pod(&PodSpec::new("demo/web".parse().unwrap(), "n1"))
+        .unwrap();
+    let data = lab.state.member_dir("n1").join("host-local");
+    let config = serde_json::json!({
+        "cniVersion": "1.0.0", "name": "ptp", "type": "ptp",
+        "ipam": {"type": "host-local", "subnet": "10.99.0.0/24", "dataDir": data},
+    });
+    let plugin = cni::Plugin {
+        program: "/usr/lib/cni/ptp".into(),
+        config,
+    };
+    let exec = |verb: &str| plugin.exec(verb, &lab.ns("n1"), &pod, &pods::path(&pod)).unwrap();
+    let result = exec("ADD").outcome.unwrap();
+    let addresses = cni::addresses(&result).unwrap();
+    let links = run::output(
+        netns::command(&pod.netns, "ip").args(["-4", "addr", "show", cni::IFNAME]),
+        b"",
+    )
+    .unwrap();
+    assert!(links.contains(&addresses[0].to_string()), "{links}");
+    // It is there already: an error of the spec, not a failed run.
+    assert!(exec("ADD").outcome.is_err());
+    assert!(exec("DEL").outcome.is_ok());
+    assert!(exec("DEL").outcome.is_ok());
 }
