@@ -9,11 +9,14 @@ use crate::probe::{self, Endpoint, Kind, Probe, Server};
 use crate::run;
 use crate::state::{Pod, PodName};
 use crate::topology::Topology;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Subcommand;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use serde_json::json;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Where Debian puts the reference plugins.
@@ -79,20 +82,16 @@ fn cni(lab: &mut Lab, count: usize) -> Result<()> {
     let theirs = (0..count)
         .map(|i| lab.make_pod(&spec("ptp", i)))
         .collect::<Result<Vec<_>>>()?;
-    let mut rows = Vec::new();
     for verb in ["ADD", "DEL"] {
-        let (mut ours, mut others) = (Vec::new(), Vec::new());
+        let (mut ours, mut others) = (Sample::default(), Sample::default());
         // Turn about, so that both see the same machine.
         for (our, their) in made.iter().zip(&theirs) {
             run::check_interrupt()?;
-            ours.push(timed(lab, &twill, verb, our)?);
-            others.push(timed(lab, &reference, verb, their)?);
+            ours.take(lab, &twill, verb, our)?;
+            others.take(lab, &reference, verb, their)?;
         }
-        rows.push((format!("twill {verb}"), ours));
-        rows.push((format!("ptp + host-local {verb}"), others));
-    }
-    for (what, times) in &mut rows {
-        print(what, times);
+        ours.print(&format!("twill {verb}"));
+        others.print(&format!("ptp + host-local {verb}"));
     }
     let size = std::fs::metadata(&twill.program)?.len();
     println!(
@@ -103,12 +102,40 @@ fn cni(lab: &mut Lab, count: usize) -> Result<()> {
     Ok(())
 }
 
-fn timed(lab: &Lab, plugin: &Plugin, verb: &str, pod: &Pod) -> Result<Duration> {
-    let answer = plugin.exec(verb, &lab.ns("n1"), pod, &pods::path(pod))?;
-    answer
-        .outcome
-        .with_context(|| format!("{verb} by {}", plugin.program.display()))?;
-    Ok(answer.finished.elapsed)
+/// Runs of one plugin.
+#[derive(Default)]
+struct Sample {
+    times: Vec<Duration>,
+    cpu: Duration,
+}
+
+impl Sample {
+    fn take(&mut self, lab: &Lab, plugin: &Plugin, verb: &str, pod: &Pod) -> Result<()> {
+        let before = children_cpu()?;
+        let answer = plugin.exec(verb, &lab.ns("n1"), pod, &pods::path(pod))?;
+        self.cpu += children_cpu()?.saturating_sub(before);
+        answer
+            .outcome
+            .with_context(|| format!("{verb} by {}", plugin.program.display()))?;
+        self.times.push(answer.finished.elapsed);
+        Ok(())
+    }
+
+    fn print(&mut self, what: &str) {
+        print(what, &mut self.times);
+        let runs = u32::try_from(self.times.len()).unwrap_or(u32::MAX).max(1);
+        println!(
+            "{what}: {:.2} ms of CPU per exec, its own children included",
+            (self.cpu / runs).as_secs_f64() * 1e3
+        );
+    }
+}
+
+/// CPU time of all children that have ended, theirs included.
+fn children_cpu() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(Duration::from_micros(u64::try_from(micros)?))
 }
 
 fn ptp(lab: &Lab) -> Result<Plugin> {
@@ -155,41 +182,36 @@ fn policy(lab: &mut Lab, rounds: usize) -> Result<()> {
                 selector: app == 'asked'\n  types:\n  - Ingress\n";
     let file = crate::state::dir(&lab.state.lab).join("deny.yaml");
     let ctl = lab.ctl("n2")?;
-    let (mut applied, mut returned) = (Vec::new(), Vec::new());
+    let (mut closed, mut returned) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         run::check_interrupt()?;
         echo(&asker, &asked, Kind::Udp)?;
         let begun = Instant::now();
-        ctl.file("apply", &file, yaml)?;
-        let answered = begun.elapsed();
-        let last_open = until_closed(&asker, &asked, begun)?;
-        applied.push(last_open);
-        returned.push(answered);
+        thread::scope(|scope| -> Result<()> {
+            let prober = scope.spawn(|| until_closed(&asker, &asked, begun));
+            ctl.file("apply", &file, yaml)?;
+            returned.push(begun.elapsed());
+            closed.push(prober.join().map_err(|_| anyhow!("the prober panicked"))??);
+            Ok(())
+        })?;
         ctl.file("delete", &file, yaml)?;
         run::wait_for("open again", PATIENCE, || echo(&asker, &asked, Kind::Udp))?;
     }
     print(
-        "start of twillctl apply to the last new flow that got through (0 = none after apply returned)",
-        &mut applied,
+        "start of twillctl apply to the first new flow that is stopped",
+        &mut closed,
     );
-    print("twillctl apply itself", &mut returned);
+    print("twillctl apply itself, exec included", &mut returned);
     Ok(())
 }
 
-/// Tries new flows until one is stopped; returns when the last that got through was sent, counted from `begun`.
+/// Tries new flows one after the other; returns when the first that is stopped was sent, counted from `begun`.
 fn until_closed(from: &Endpoint, to: &Endpoint, begun: Instant) -> Result<Duration> {
-    let mut last = Duration::ZERO;
     while begun.elapsed() < PATIENCE {
         let sent = begun.elapsed();
-        let seen = probe::run(&[Probe {
-            from: from.clone(),
-            to: to.clone(),
-            kind: Kind::Udp,
-        }])?;
-        if seen.iter().all(|s| s.echo.is_err()) {
-            return Ok(last);
+        if echo(from, to, Kind::Udp).is_err() {
+            return Ok(sent);
         }
-        last = sent;
     }
     bail!("new flows still get through {PATIENCE:?} after twillctl apply");
 }
