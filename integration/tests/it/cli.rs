@@ -6,16 +6,17 @@ use std::time::Duration;
 use twill_lab::probe::{self, Endpoint, Kind};
 use twill_lab::{demo, run, state};
 
-fn ok(name: &Name, words: &[&str]) -> String {
-    let finished = name.run(words);
-    assert!(finished.status.success(), "{words:?}: {}", finished.said());
+/// Runs a command that must succeed; its words are parted by spaces.
+fn ok(name: &Name, words: &str) -> String {
+    let finished = name.run(&words.split(' ').collect::<Vec<_>>());
+    assert!(finished.status.success(), "{words}: {}", finished.said());
     finished.stdout
 }
 
 #[test]
 fn a_lab_left_running_is_used_and_ended_by_other_commands() {
     let name = Name::new();
-    ok(&name, &["up"]);
+    ok(&name, "up");
     let again = name.run(&["up"]);
     assert!(
         !again.status.success() && again.stderr.contains("is up already"),
@@ -23,11 +24,7 @@ fn a_lab_left_running_is_used_and_ended_by_other_commands() {
         again.said()
     );
 
-    let added: Value = serde_json::from_str(&ok(
-        &name,
-        &["pod", "add", "n1", "shop/web", "--label", "app=web"],
-    ))
-    .unwrap();
+    let added: Value = serde_json::from_str(&ok(&name, "pod add n1 shop/web --label app=web")).unwrap();
     let address = added["ips"][0]["address"]
         .as_str()
         .unwrap()
@@ -35,52 +32,21 @@ fn a_lab_left_running_is_used_and_ended_by_other_commands() {
         .next()
         .unwrap()
         .to_owned();
-    ok(&name, &["pod", "add", "n2", "other"]);
-    ok(
-        &name,
-        &[
-            "pod", "exec", "other", "--", "ping", "-c", "1", "-W", "5", &address,
-        ],
-    );
-    ok(
-        &name,
-        &["exec", "host", "--", "ping", "-c", "1", "-W", "5", &address],
-    );
-    let endpoint = ok(
-        &name,
-        &[
-            "ctl",
-            "--node",
-            "n3",
-            "--",
-            "get",
-            "workloadendpoints",
-            "-n",
-            "shop",
-            "-o",
-            "json",
-        ],
-    );
+    ok(&name, "pod add n2 other");
+    ok(&name, &format!("pod exec other -- ping -c 1 -W 5 {address}"));
+    ok(&name, &format!("exec host -- ping -c 1 -W 5 {address}"));
+    let endpoint = ok(&name, "ctl --node n3 -- get workloadendpoints -n shop -o json");
     assert!(
         endpoint.contains(&address) && endpoint.contains("\"app\": \"web\""),
         "{endpoint}"
     );
     let keys = ok(
         &name,
-        &[
-            "exec",
-            "etcd",
-            "--",
-            "etcdctl",
-            "get",
-            "--prefix",
-            "--keys-only",
-            "/calico/ipam/v2/handle/",
-        ],
+        "exec etcd -- etcdctl get --prefix --keys-only /calico/ipam/v2/handle/",
     );
     assert_eq!(keys.lines().filter(|k| !k.is_empty()).count(), 2, "{keys}");
 
-    let status: Value = serde_json::from_str(&ok(&name, &["status", "--json"])).unwrap();
+    let status: Value = serde_json::from_str(&ok(&name, "status --json")).unwrap();
     assert_eq!(status["alive"], true);
     assert!(
         status["nodes"]
@@ -91,16 +57,16 @@ fn a_lab_left_running_is_used_and_ended_by_other_commands() {
         "{status}"
     );
     assert_eq!(status["pods"].as_array().unwrap().len(), 2);
-    ok(&name, &["status"]);
+    ok(&name, "status");
 
-    ok(&name, &["pod", "del", "shop/web"]);
+    ok(&name, "pod del shop/web");
     let gone = name.run(&["pod", "exec", "shop/web", "--", "true"]);
     assert!(
         !gone.status.success() && gone.stderr.contains("has no pod shop/web"),
         "{}",
         gone.said()
     );
-    ok(&name, &["down"]);
+    ok(&name, "down");
     assert!(name.namespaces().is_empty());
     assert!(!state::dir(&name.0).exists());
 }
@@ -109,9 +75,9 @@ fn a_lab_left_running_is_used_and_ended_by_other_commands() {
 fn pods_of_two_racks_reach_each_other_and_the_hosts_of_both() {
     let name = Name::new();
     let file = format!("{}/topologies/two-racks.yaml", env!("CARGO_MANIFEST_DIR"));
-    ok(&name, &["up", "--topology", &file]);
+    ok(&name, &format!("up --topology {file}"));
     for (node, pod) in [("n1", "a"), ("n2", "b"), ("n3", "c"), ("n4", "d")] {
-        ok(&name, &["pod", "add", node, pod]);
+        ok(&name, "pod add");
     }
     let state = state::load(&name.0).unwrap().unwrap();
     let pods = state.pods.iter().map(|p| Endpoint {
@@ -129,5 +95,5 @@ fn pods_of_two_racks_reach_each_other_and_the_hosts_of_both() {
         demo::reach::all_echo(probe::run(&mesh)?)
     })
     .unwrap();
-    ok(&name, &["down"]);
+    ok(&name, "down");
 }
