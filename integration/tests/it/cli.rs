@@ -77,7 +77,7 @@ fn pods_of_two_racks_reach_each_other_and_the_hosts_of_both() {
     let file = format!("{}/topologies/two-racks.yaml", env!("CARGO_MANIFEST_DIR"));
     ok(&name, &format!("up --topology {file}"));
     for (node, pod) in [("n1", "a"), ("n2", "b"), ("n3", "c"), ("n4", "d")] {
-        ok(&name, "pod add");
+        ok(&name, &format!("pod add {node} {pod}"));
     }
     let state = state::load(&name.0).unwrap().unwrap();
     let pods = state.pods.iter().map(|p| Endpoint {
