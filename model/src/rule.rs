@@ -76,10 +76,10 @@ go_struct! {
         pub not_protocol: Option<Protocol> = "notProtocol" omitempty,
         /// Any ICMP type and code but this.
         pub not_icmp: Option<Icmp> = "notICMP" omitempty,
-        /// Where the packet comes from.
-        pub source: EntityRule = "source" omitempty,
-        /// Where the packet goes.
-        pub destination: EntityRule = "destination" omitempty,
+        /// Where the packet comes from; always written (Calico's JSON encoder does not know `omitzero`).
+        pub source: EntityRule = "source" always,
+        /// Where the packet goes; always written, as `source`.
+        pub destination: EntityRule = "destination" always,
         /// HTTP methods and paths; Twill keeps them, nothing in the kernel enforces them.
         pub http: Option<HttpMatch> = "http" omitempty,
         /// Notes on the rule.

@@ -1,3 +1,4 @@
 //! Replays what the real Calico v3.32.1 stores, accepts and answers (`v3.32.1/`) against this crate.
 
+mod objects;
 mod selector;
