@@ -13,7 +13,7 @@
 mod client;
 mod feed;
 
-pub use client::{Client, Counters, QUEUE_MAX};
+pub use client::{Client, Counter, Counters, QUEUE_MAX};
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use twill_datastore::{Bytes, Commit as Outcome, Op, OpReply, Store, StoreError, Txn};
 
-use crate::block::Now;
 use crate::error::Error;
+use crate::now::Now;
 use crate::plan::{Commit, plan};
 use crate::request::{Chore, Reply, Request, Undo, Work};
 use crate::state::{Observed, State};

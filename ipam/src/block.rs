@@ -10,35 +10,7 @@ use ipnet::IpNet;
 use serde_json::Map;
 use twill_model::ipam::{Attribute, Block};
 
-/// The time, handed in by the shell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Now {
-    /// Nanoseconds since the UNIX epoch: goes into new objects, decides nothing but ages of stored time stamps.
-    pub unix_nanos: u64,
-    /// Milliseconds of a clock that never steps back: decides how long something has been so.
-    pub mono_ms: u64,
-}
-
-impl Now {
-    /// RFC 3339 with seconds, as Kubernetes' `metav1.Time` prints.
-    #[must_use]
-    pub fn rfc3339(&self) -> String {
-        let secs = i64::try_from(self.unix_nanos / 1_000_000_000).unwrap_or(0);
-        jiff::Timestamp::from_second(secs).unwrap_or_default().to_string()
-    }
-
-    /// As Go prints a UTC time: the `timestamp` attribute of an allocation.
-    #[must_use]
-    pub fn go_string(&self) -> String {
-        let ts = jiff::Timestamp::from_nanosecond(i128::from(self.unix_nanos)).unwrap_or_default();
-        let text = ts.strftime("%Y-%m-%d %H:%M:%S").to_string();
-        let nanos = format!("{:09}", self.unix_nanos % 1_000_000_000);
-        match nanos.trim_end_matches('0') {
-            "" => format!("{text} +0000 UTC"),
-            fraction => format!("{text}.{fraction} +0000 UTC"),
-        }
-    }
-}
+use crate::now::Now;
 
 /// A new, empty block of `owner` (`host:<node>`), as Calico's claim creates it. `None` if it would be larger than
 /// [`twill_model::ipam::BLOCK_ADDRESSES_MAX`].

@@ -3,11 +3,12 @@
 //! | module | holds |
 //! |---|---|
 //! | [`block`] | what is done to a block: assign, release, thaw. Pure |
-//! | [`pool`] | which pools may serve a request. Pure |
+//! | [`Pool`] | which pools may serve a request. Pure |
 //! | [`State`] | what an allocator knows, fed by whoever watches the store |
-//! | [`request`] | what is asked and answered |
+//! | [`Assign`], [`Release`], [`Error`] | what is asked and answered |
 //! | [`plan`] | state and requests to one transaction, or to what must be read first. Pure |
 //! | [`Allocator`] | the task that runs plans against the store |
+//! | [`check`] | what is wrong in the store, and how full pools and blocks are |
 //! | [`keys`] | the keys in the store |
 //!
 //! Nothing here knows endpoints: a request carries opaque *riders*, which are compared and written in the same
@@ -15,14 +16,23 @@
 
 mod allocator;
 pub mod block;
+pub mod check;
 mod error;
 pub mod keys;
+mod now;
 pub mod plan;
-pub mod pool;
-pub mod request;
+mod pool;
+mod request;
 mod resources;
 mod state;
 
-pub use allocator::{Allocator, Client, Clock, Counters, QUEUE_MAX, system_clock};
+pub use allocator::{Allocator, Client, Clock, Counter, Counters, QUEUE_MAX, system_clock};
+
 pub use error::Error;
+pub use now::Now;
+pub use pool::{Choice, Family, Pool, select};
+pub use request::{
+    Assign, Assigned, BuildRiders, Chore, RIDERS_MAX, Release, ReleaseTarget, Released, Reply, Request,
+    Riders, Undo, WANTS_MAX, Want, Work,
+};
 pub use state::{Observed, State, UNFINISHED_GRACE_MS};

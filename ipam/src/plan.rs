@@ -21,8 +21,8 @@ pub use commit::Commit;
 
 use twill_datastore::Bytes;
 
-use crate::block::Now;
 use crate::error::Error;
+use crate::now::Now;
 use crate::request::{RIDERS_MAX, Reply, Request, WANTS_MAX, Work};
 use crate::state::State;
 use draft::Draft;

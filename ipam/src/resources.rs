@@ -8,6 +8,7 @@ use serde::Deserialize;
 use twill_model::resources::clusterinformation::ClusterInformation;
 use twill_model::resources::ippool::{AllowedUse, AssignmentMode, IpPool};
 use twill_model::resources::node::Node;
+use twill_model::resources::workloadendpoint::WorkloadEndpoint;
 use twill_model::selector::Selector;
 
 use crate::pool::Pool;
@@ -76,6 +77,12 @@ pub(crate) fn node_labels(bytes: &[u8]) -> Result<BTreeMap<String, String>, Stri
 pub(crate) fn datastore_ready(bytes: &[u8]) -> Result<bool, String> {
     let cluster = ClusterInformation::decode(bytes).map_err(|e| e.to_string())?;
     Ok(cluster.spec.datastore_ready.unwrap_or(true))
+}
+
+/// Reads the addresses of a `WorkloadEndpoint`.
+pub(crate) fn endpoint_addresses(bytes: &[u8]) -> Result<Vec<IpAddr>, String> {
+    let endpoint = WorkloadEndpoint::decode(bytes).map_err(|e| e.to_string())?;
+    Ok(endpoint.spec.ip_networks.iter().map(|net| net.addr()).collect())
 }
 
 /// Whether `labels` satisfy `selector`.

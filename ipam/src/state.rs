@@ -13,8 +13,9 @@ use twill_model::ipam::{AffinityState, Block, BlockAffinity, Handle, IpamConfig}
 use twill_model::kind::Kind;
 use twill_model::{AffinityOwner, Key, ResourceKey};
 
-use crate::block::{self, Now};
+use crate::block;
 use crate::keys;
+use crate::now::Now;
 use crate::pool::{Family, Pool};
 use crate::request::Chore;
 use crate::resources;

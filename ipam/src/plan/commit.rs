@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use twill_datastore::{Bytes, Compare, KeyValue, Op, OpReply, RangeRequest, Revision, Target, Txn, TxnReply};
 
-use crate::block::Now;
 use crate::error::Error;
+use crate::now::Now;
 use crate::request::{Assigned, Released, Reply};
 use crate::state::{Observed, State};
 

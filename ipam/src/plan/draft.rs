@@ -8,9 +8,10 @@ use twill_datastore::{Bytes, COMPARES_MAX, Compare, OPS_MAX, Op, Revision};
 use twill_model::ipam::{Attribute, Block, Handle};
 
 use super::{Commit, GROUP_MAX, GROUP_OPS_MAX, Stop, commit::Member};
-use crate::block::{self, Now};
+use crate::block;
 use crate::error::Error;
 use crate::keys;
+use crate::now::Now;
 use crate::request::{Reply, Request, Riders};
 use crate::state::State;
 

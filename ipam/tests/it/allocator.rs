@@ -7,9 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use twill_datastore::Store;
 use twill_datastore::mem::Fault;
-use twill_ipam::Error;
-use twill_ipam::pool::Family;
-use twill_ipam::request::{Assigned, Release, ReleaseTarget, Riders, Want};
+use twill_ipam::{Assigned, Error, Family, Release, ReleaseTarget, Riders, Want};
 
 use crate::support::*;
 

@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use twill_datastore::mem::MemStore;
 use twill_datastore::{Consistency, KeyRange, Store, Watch, WatchItem, WatchRequest};
-use twill_ipam::pool::Family;
-use twill_ipam::request::{Assign, Release, ReleaseTarget, Riders, Want};
-use twill_ipam::{Allocator, Client, Observed, system_clock};
+use twill_ipam::{
+    Allocator, Assign, Client, Family, Observed, Release, ReleaseTarget, Riders, Want, system_clock,
+};
 use twill_model::Key;
 use twill_model::ipam::{Block, BlockAffinity, Handle};
 use twill_model::resources::ippool::AllowedUse;
@@ -152,9 +152,20 @@ pub(crate) fn endpoint_key(handle: &str) -> String {
     format!("/calico/resources/v3/projectcalico.org/workloadendpoints/default/{handle}")
 }
 
+pub(crate) fn endpoint_json(name: &str, addresses: &[IpAddr]) -> String {
+    let nets: Vec<String> = addresses
+        .iter()
+        .map(|a| format!("\"{}\"", IpNet::from(*a)))
+        .collect();
+    format!(
+        r#"{{"kind":"WorkloadEndpoint","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}","namespace":"default"}},"spec":{{"orchestrator":"cni","ipNetworks":[{}]}}}}"#,
+        nets.join(",")
+    )
+}
+
 /// A pod's request, with an endpoint as rider.
 pub(crate) fn pod(node: &str, handle: &str) -> Assign {
-    let key = endpoint_key(handle);
+    let (key, name) = (endpoint_key(handle), handle.to_owned());
     let compares = vec![twill_datastore::Compare::absent(key.clone())];
     Assign {
         handle: handle.to_owned(),
@@ -167,7 +178,10 @@ pub(crate) fn pod(node: &str, handle: &str) -> Assign {
         purpose: AllowedUse::Workload,
         namespace_labels: BTreeMap::new(),
         riders: Riders::new(compares, 1, move |addresses| {
-            vec![twill_datastore::Op::put(key.clone(), format!("{addresses:?}"))]
+            vec![twill_datastore::Op::put(
+                key.clone(),
+                endpoint_json(&name, addresses),
+            )]
         }),
     }
 }
