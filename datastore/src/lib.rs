@@ -3,6 +3,7 @@
 //! The model of data is etcd's: one flat, ordered key space, one revision counter for all of it, and transactions that
 //! compare and then write at one revision. Callers are generic over [`Store`]; nothing outside `etcd` knows how etcd is reached.
 
+pub mod client;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;

@@ -44,6 +44,19 @@ pub struct Change {
     pub fresh: bool,
 }
 
+impl From<Change> for WatchEvent {
+    /// The change as an event; of a deletion that was missed with the revision at which it was found.
+    fn from(change: Change) -> Self {
+        let Change {
+            key,
+            revision: mod_revision,
+            value,
+            ..
+        } = change;
+        value.map_or(Self::Delete { key, mod_revision }, Self::Put)
+    }
+}
+
 /// Changes that belong together: of one revision, or of one listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
