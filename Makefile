@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo lab lab-down check test deny soak bench clean
 
+# Where daemons and rustup's cargo live, when the caller's PATH leaves them out.
+export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
+
 CARGO_DENY := 0.20.2
 DENY := $(CURDIR)/target/tools/bin/cargo-deny
 

@@ -1,8 +1,8 @@
 //! Long-lived processes of a lab: started in a process group of their own, found again by a later command, and ended.
 
 use crate::netns;
-use crate::run;
-use anyhow::{Context, Result, ensure};
+use crate::run::{self, Hopeless};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -192,9 +192,11 @@ impl Child {
     }
 
     /// # Errors
-    /// When it no longer runs; the error holds the end of its log.
+    /// [`Hopeless`] when it no longer runs; the error holds the end of its log.
     pub fn check(&self) -> Result<()> {
-        ensure!(self.process.is_alive(), "{} has ended{}", self.role, self.tail());
+        if !self.process.is_alive() {
+            bail!(Hopeless(format!("{} has ended{}", self.role, self.tail())));
+        }
         Ok(())
     }
 

@@ -2,11 +2,11 @@
 
 use crate::child::{self, Child, Life};
 use crate::ctl::Ctl;
-use crate::run::{self, wait_for};
+use crate::run::{self, Hopeless, wait_for};
 use crate::state::{self, Lock, State};
 use crate::topology::{Node, Topology};
 use crate::{bird, netns};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -286,7 +286,13 @@ impl Lab {
             child.check()?;
             self.ready_now(node)
         })
-        .map_err(|e| e.context(child.tail()))
+        .map_err(|e| {
+            if e.is::<Hopeless>() {
+                e
+            } else {
+                anyhow!("{e:#}{}", child.tail())
+            }
+        })
     }
 
     /// # Errors

@@ -1,6 +1,7 @@
 //! Running a command to its end with a bound, waiting for a condition with a deadline, and noticing Ctrl-C in both.
 
 use anyhow::{Context, Result, bail, ensure};
+use std::fmt;
 use std::io::{Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -126,16 +127,29 @@ pub fn output(command: &mut Command, input: &[u8]) -> Result<String> {
     Ok(finished.stdout)
 }
 
+/// A reason that no waiting changes, such as a process that has ended: [`wait_for`] gives up at once.
+#[derive(Debug)]
+pub struct Hopeless(pub String);
+
+impl fmt::Display for Hopeless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Hopeless {}
+
 /// Looks at a condition until it holds, and returns what it found.
 ///
 /// # Errors
-/// At the deadline, with the last reason `look` gave; when a signal asked us to stop.
+/// At the deadline, with the last reason `look` gave; at once when that is [`Hopeless`]; when a signal asked us to stop.
 pub fn wait_for<T>(what: &str, timeout: Duration, mut look: impl FnMut() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + timeout;
     loop {
         check_interrupt()?;
         match look() {
             Ok(found) => return Ok(found),
+            Err(error) if error.is::<Hopeless>() => return Err(error.context(what.to_owned())),
             Err(error) if Instant::now() >= deadline => {
                 return Err(error.context(format!("{what}: not so after {timeout:?}")));
             }
@@ -189,6 +203,13 @@ mod tests {
         assert_eq!(output(&mut Command::new("cat"), b"abc").unwrap(), "abc");
         let error = output(Command::new("sh").args(["-c", "echo why >&2; exit 3"]), b"").unwrap_err();
         assert!(error.to_string().contains("why"), "{error}");
+    }
+
+    #[test]
+    fn waiting_ends_at_once_when_there_is_no_hope() {
+        let dead = || -> Result<()> { Err(Hopeless("it has ended".to_owned()).into()) };
+        let error = wait_for("it answers", Duration::from_secs(600), dead).unwrap_err();
+        assert_eq!(format!("{error:#}"), "it answers: it has ended");
     }
 
     #[test]
