@@ -13,7 +13,9 @@ use std::time::Duration;
 /// Peers of one speaker: the fabric's scale is a thousand nodes.
 pub const PEERS_MAX: usize = 4096;
 /// AS_TRANS (RFC 6793): stands for an AS number that does not fit two octets.
-pub const AS_TRANS: u32 = 23456;
+pub const AS_TRANS_16: u16 = 23456;
+/// [`AS_TRANS_16`] as AS numbers are kept.
+pub const AS_TRANS: u32 = AS_TRANS_16 as u32;
 
 /// The whole configuration of a speaker.
 #[derive(Clone, Debug, PartialEq, Eq)]

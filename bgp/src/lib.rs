@@ -9,7 +9,9 @@ pub mod config;
 pub mod family;
 pub mod policy;
 pub mod prefix;
+pub mod rib;
 pub mod view;
+pub mod wire;
 
 #[cfg(feature = "net")]
 pub mod net;
