@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod family;
+pub mod fsm;
 pub mod policy;
 pub mod prefix;
 pub mod rib;

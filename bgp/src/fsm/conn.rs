@@ -1,0 +1,66 @@
+//! One connection of a peer.
+
+use super::open::Session;
+use super::timers::ConnTimers;
+use crate::wire::header::MESSAGE_MAX;
+use crate::wire::update::Decoder;
+use std::net::IpAddr;
+
+/// A connection by number; the shell gives them out, each once in the life of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+/// Who opened the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Dialled,
+    Accepted,
+}
+
+/// How far a connection has come (RFC 4271 section 8.2.2).
+#[derive(Debug)]
+pub(super) enum ConnState {
+    Connect,
+    OpenSent,
+    OpenConfirm(Box<Session>),
+    Established(Box<Session>, Box<Decoder>),
+}
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) id: ConnId,
+    pub(super) direction: Direction,
+    pub(super) state: ConnState,
+    pub(super) local: Option<IpAddr>,
+    /// Accepted while the session was already established: it may be the peer's restart (RFC 4724 section 4.2).
+    pub(super) after_established: bool,
+    pub(super) timers: ConnTimers,
+}
+
+impl Conn {
+    pub(super) fn new(id: ConnId, direction: Direction) -> Self {
+        Self {
+            id,
+            direction,
+            state: ConnState::Connect,
+            local: None,
+            after_established: false,
+            timers: ConnTimers::default(),
+        }
+    }
+
+    pub(super) fn session(&self) -> Option<&Session> {
+        match &self.state {
+            ConnState::OpenConfirm(session) | ConnState::Established(session, _) => Some(session),
+            ConnState::Connect | ConnState::OpenSent => None,
+        }
+    }
+
+    pub(super) const fn is_established(&self) -> bool {
+        matches!(self.state, ConnState::Established(..))
+    }
+
+    pub(super) const fn message_max() -> usize {
+        MESSAGE_MAX
+    }
+}

@@ -1,0 +1,63 @@
+//! How sessions end, and whether their routes outlive them.
+
+use super::open::Session;
+use crate::family::Families;
+use crate::wire::Notification;
+use std::fmt;
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The connection was closed or failed.
+    Closed(String),
+    /// The peer opened a new connection: it has restarted.
+    Replaced,
+    /// We stop for a restart.
+    Stopped,
+    /// We ended it.
+    Sent(Notification),
+    /// The peer ended it.
+    Received(Notification),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(why) => write!(f, "connection lost: {why}"),
+            Self::Replaced => f.write_str("replaced by a new connection of the peer"),
+            Self::Stopped => f.write_str("stopped for a restart"),
+            Self::Sent(n) => write!(f, "sent {n}"),
+            Self::Received(n) => write!(f, "received {n}"),
+        }
+    }
+}
+
+/// The end of an established session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Down {
+    /// Which session.
+    pub session: u32,
+    /// Families whose routes stay, stale, until the peer is back (RFC 4724 section 4.2).
+    pub retain: Families,
+    /// How long they stay, seconds.
+    pub restart_secs: u16,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl Down {
+    pub(super) fn of(session: &Session, cause: Cause) -> Self {
+        let keeps = match &cause {
+            Cause::Closed(_) | Cause::Replaced => true,
+            Cause::Stopped => false,
+            Cause::Sent(n) | Cause::Received(n) => session.notification_restart && !n.is_hard_reset(),
+        };
+        let restart = session.restart.filter(|_| keeps);
+        Self {
+            session: session.id,
+            retain: restart.map_or(Families::NONE, |r| r.listed().and(session.families)),
+            restart_secs: restart.map_or(0, |r| r.restart_secs),
+            cause,
+        }
+    }
+}
