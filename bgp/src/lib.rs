@@ -11,6 +11,7 @@ pub mod fsm;
 pub mod policy;
 pub mod prefix;
 pub mod rib;
+pub mod speaker;
 pub mod view;
 pub mod wire;
 

@@ -3,6 +3,10 @@
 //! A policy sees one route at a time. Its terms are tried in order; a term all of whose conditions hold applies its actions
 //! and, if it has a verdict, ends the walk. What no term decides falls to the policy's default.
 
+mod judge;
+
+pub use judge::{Candidate, Changes, Judgement};
+
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;

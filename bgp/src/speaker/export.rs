@@ -1,0 +1,260 @@
+//! What becomes of a route's attributes on the way to a peer (RFC 4271 sections 5 and 9.1.3, RFC 4456 sections 8 and 10,
+//! RFC 6793 section 4.2.2), the same for all peers of an export group.
+
+use crate::config::{NextHopMode, PeerConfig};
+use crate::fsm::Session;
+use crate::policy::{Changes, LearnedFrom, NextHop, Policy, SessionType};
+use crate::rib::PathSource;
+use crate::wire::attr::{Attr, OPTIONAL, Scope, TRANSITIVE, code};
+use crate::wire::check::filtered_at_edge;
+use crate::wire::{AttrSet, NextHopValue, as_path};
+use ipnet::IpNet;
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+/// LOCAL_PREF towards internal peers where a route has none.
+const LOCAL_PREF_DEFAULT: u32 = 100;
+
+/// What makes peers equal: those with the same key are sent the same octets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ExportKey {
+    pub(super) asn: u32,
+    pub(super) cluster_id: Ipv4Addr,
+    pub(super) session: SessionType,
+    pub(super) client: bool,
+    pub(super) four_octet_as: bool,
+    pub(super) next_hop: NextHopMode,
+    pub(super) self_v4: Option<Ipv4Addr>,
+    pub(super) self_v6: Option<Ipv6Addr>,
+    /// The subnet shared with the peer, and the peer: a next hop that is the peer itself is of no use to it.
+    pub(super) shared: Option<(IpNet, IpAddr)>,
+    pub(super) policy: Arc<Policy>,
+}
+
+/// Attributes ready for the wire, without NLRI: NEXT_HOP is among them for IPv4, MP_REACH is the packer's.
+#[derive(Debug)]
+pub(super) struct Exported {
+    pub(super) attrs: Vec<u8>,
+    pub(super) next_hop: IpAddr,
+}
+
+impl ExportKey {
+    pub(super) fn new(asn: u32, cluster_id: Ipv4Addr, config: &PeerConfig, session: &Session) -> Self {
+        let (self_v4, self_v6) = match session.local_address {
+            IpAddr::V4(a) => (
+                Some(a),
+                Some(config.next_hop_v6.unwrap_or_else(|| a.to_ipv6_mapped())),
+            ),
+            IpAddr::V6(a) => (config.next_hop_v4, Some(a)),
+        };
+        let external = session.kind == SessionType::Ebgp;
+        Self {
+            asn,
+            cluster_id,
+            session: session.kind,
+            client: config.route_reflector_client,
+            four_octet_as: session.four_octet_as,
+            next_hop: config.next_hop,
+            self_v4,
+            self_v6,
+            shared: config
+                .shared_subnet
+                .filter(|_| external)
+                .map(|net| (net, config.address)),
+            policy: Arc::clone(&config.export),
+        }
+    }
+
+    /// Whether a route from there may go to these peers at all, before policy.
+    pub(super) fn permits(&self, source: &PathSource, attrs: &AttrSet) -> bool {
+        let scope = match self.session {
+            SessionType::Ebgp => Scope::Everywhere,
+            SessionType::Ibgp => Scope::OwnAs,
+        };
+        // Between internal peers only a reflector passes routes on, from or to a client (RFC 4456 section 6).
+        let internal = self.session == SessionType::Ibgp && source.from == LearnedFrom::Ibgp;
+        attrs.rank().scope <= scope && (!internal || self.client || source.client)
+    }
+
+    fn own(&self, v4: bool) -> Option<IpAddr> {
+        if v4 {
+            self.self_v4.map(IpAddr::V4)
+        } else {
+            self.self_v6.map(IpAddr::V6)
+        }
+    }
+
+    /// The next hop to send; `None` if we have no address of that family to offer.
+    fn next_hop(&self, v4: bool, attrs: &AttrSet, source: &PathSource, changes: &Changes) -> Option<IpAddr> {
+        let reflected = self.session == SessionType::Ibgp && source.from == LearnedFrom::Ibgp;
+        let default = match (self.next_hop, self.session) {
+            (NextHopMode::SelfAddress, _) if !reflected => NextHop::SelfAddress,
+            (NextHopMode::Auto, SessionType::Ebgp) => NextHop::ThirdParty,
+            _ => NextHop::Keep,
+        };
+        // A link-local next hop means nothing beyond its link.
+        let given = attrs.next_hop().address().filter(|a| match a {
+            IpAddr::V4(_) => v4,
+            IpAddr::V6(a) => !v4 && !a.is_unicast_link_local(),
+        });
+        match changes.next_hop.unwrap_or(default) {
+            NextHop::Keep => given.or_else(|| self.own(v4)),
+            NextHop::SelfAddress => self.own(v4),
+            NextHop::ThirdParty => {
+                let near = |a: &IpAddr| {
+                    self.shared
+                        .is_some_and(|(net, peer)| net.contains(a) && *a != peer)
+                };
+                given.filter(near).or_else(|| self.own(v4))
+            }
+            NextHop::Address(a) if a.is_ipv4() == v4 => Some(a),
+            NextHop::Address(_) => given.or_else(|| self.own(v4)),
+        }
+    }
+
+    /// The attributes for the wire; `None` if there is no next hop to give.
+    pub(super) fn export(
+        &self,
+        v4: bool,
+        attrs: &AttrSet,
+        source: &PathSource,
+        changes: &Changes,
+    ) -> Option<Exported> {
+        let next_hop = self.next_hop(v4, attrs, source, changes)?;
+        let mut list = List::default();
+        for attr in attrs.iter() {
+            if self.passes(attr.code, source) {
+                list.push(attr.code, attr.flags, attr.value);
+            }
+        }
+        if let IpAddr::V4(a) = next_hop {
+            list.set(code::NEXT_HOP, TRANSITIVE, a.octets());
+        }
+        self.path(attrs, changes, &mut list);
+        let med = changes
+            .med
+            .unwrap_or_else(|| attrs.rank().med.filter(|_| self.keeps_med(source)));
+        list.remove(code::MED);
+        if let Some(med) = med {
+            list.set(code::MED, OPTIONAL, med.to_be_bytes());
+        }
+        if let Some(octets) = changes.community_octets() {
+            list.remove(code::COMMUNITIES);
+            if let Some(octets) = octets {
+                list.set(code::COMMUNITIES, OPTIONAL | TRANSITIVE, octets);
+            }
+        }
+        if self.session == SessionType::Ibgp {
+            let value = changes
+                .local_pref
+                .or(attrs.rank().local_pref)
+                .unwrap_or(LOCAL_PREF_DEFAULT);
+            list.set(code::LOCAL_PREF, TRANSITIVE, value.to_be_bytes());
+            if source.from == LearnedFrom::Ibgp {
+                let originator = attrs.rank().originator_id.unwrap_or(source.router_id);
+                list.set(code::ORIGINATOR_ID, OPTIONAL, originator.octets());
+                let passed = attrs.value(code::CLUSTER_LIST).unwrap_or_default();
+                list.set(
+                    code::CLUSTER_LIST,
+                    OPTIONAL,
+                    [&self.cluster_id.octets(), passed].concat(),
+                );
+            }
+        }
+        Some(Exported {
+            attrs: list.encode(),
+            next_hop,
+        })
+    }
+
+    fn keeps_med(&self, source: &PathSource) -> bool {
+        // MED must not be passed on to another AS (RFC 4271 section 5.1.4).
+        self.session == SessionType::Ibgp || source.from == LearnedFrom::Local
+    }
+
+    fn passes(&self, kind: u8, source: &PathSource) -> bool {
+        match (self.session, kind) {
+            (SessionType::Ebgp, code::LOCAL_PREF | code::ORIGINATOR_ID | code::CLUSTER_LIST) => false,
+            (SessionType::Ebgp, kind) => !filtered_at_edge(kind),
+            // From outside these were discarded; from ourselves there are none.
+            (SessionType::Ibgp, code::ORIGINATOR_ID | code::CLUSTER_LIST) => source.from == LearnedFrom::Ibgp,
+            (SessionType::Ibgp, _) => true,
+        }
+    }
+
+    fn path(&self, attrs: &AttrSet, changes: &Changes, list: &mut List<'_>) {
+        let mut path: Cow<'_, [u8]> = attrs.as_path().to_vec().into();
+        if let Some(prepended) = changes.prepended(&path) {
+            path = prepended.into();
+        }
+        if self.session == SessionType::Ebgp {
+            let mut out = Vec::with_capacity(path.len() + 6);
+            as_path::prepend(&path, self.asn, 1, &mut out);
+            path = out.into();
+        }
+        if self.four_octet_as {
+            list.set(code::AS_PATH, TRANSITIVE, path.into_owned());
+            return;
+        }
+        let (narrow, lossy) = as_path::narrow(&path);
+        list.set(code::AS_PATH, TRANSITIVE, narrow);
+        if lossy {
+            list.set(code::AS4_PATH, OPTIONAL | TRANSITIVE, path.into_owned());
+        }
+        if let Some(value) = attrs.value(code::AGGREGATOR)
+            && let Some((asn, address)) = value.split_first_chunk::<4>()
+        {
+            let asn = u32::from_be_bytes(*asn);
+            let fits = u16::try_from(asn);
+            let short = fits.unwrap_or(crate::config::AS_TRANS_16).to_be_bytes();
+            list.set(
+                code::AGGREGATOR,
+                OPTIONAL | TRANSITIVE,
+                [&short, address].concat(),
+            );
+            if fits.is_err() {
+                list.set(code::AS4_AGGREGATOR, OPTIONAL | TRANSITIVE, value.to_vec());
+            }
+        }
+    }
+}
+
+/// Attributes on their way out, by ascending code.
+#[derive(Default)]
+struct List<'a>(Vec<(u8, u8, Cow<'a, [u8]>)>);
+
+impl<'a> List<'a> {
+    fn push(&mut self, code: u8, flags: u8, value: &'a [u8]) {
+        self.0.push((code, flags, Cow::Borrowed(value)));
+    }
+
+    fn remove(&mut self, code: u8) {
+        self.0.retain(|(c, ..)| *c != code);
+    }
+
+    fn set(&mut self, code: u8, flags: u8, value: impl Into<Vec<u8>>) {
+        let entry = (code, flags, Cow::Owned(value.into()));
+        match self.0.binary_search_by_key(&code, |(c, ..)| *c) {
+            Ok(at) => {
+                if let Some(place) = self.0.get_mut(at) {
+                    *place = entry;
+                }
+            }
+            Err(at) => self.0.insert(at, entry),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.0.iter().map(|(.., v)| v.len() + 4).sum());
+        for (code, flags, value) in &self.0 {
+            Attr {
+                code: *code,
+                flags: *flags,
+                value,
+            }
+            .encode(&mut out);
+        }
+        out
+    }
+}

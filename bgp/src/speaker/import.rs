@@ -1,0 +1,179 @@
+//! What a peer's announcements and withdrawals do to the table (RFC 4271 sections 9 and 9.1.2).
+
+use super::core::{Output, Shared};
+use super::plane::Plane;
+use crate::config::PeerConfig;
+use crate::policy::{Candidate, LearnedFrom, Policy, SessionType, Verdict};
+use crate::prefix::Prefix;
+use crate::rib::table::{FILTERED, LOOPED};
+use crate::rib::{AttrId, Change, DestId, Path, PeerId};
+use crate::wire::{AttrSet, Nlri, Notification, as_path};
+use std::sync::Arc;
+
+/// What import policy made of one attribute set: each outcome is interned once an UPDATE.
+type Imported = Vec<(Vec<u16>, AttrId)>;
+
+impl<P: Prefix> Plane<P> {
+    /// The peer announces these prefixes with these attributes.
+    pub(super) fn announce(
+        &mut self,
+        shared: &mut Shared,
+        peer: PeerId,
+        set: &Arc<AttrSet>,
+        nlri: &[Nlri<P>],
+    ) {
+        let Some(slot) = shared.peer(peer) else { return };
+        let policy = Arc::clone(&slot.config.import);
+        let generation = *shared.sources.at(peer).generation.at(P::FAMILY);
+        let loop_flag = if loops(shared, &slot.config, set) {
+            LOOPED
+        } else {
+            0
+        };
+        let raw = shared.attrs.intern(Arc::clone(set));
+        let mut imported = Imported::new();
+        for Nlri { prefix, path_id } in nlri {
+            let (attr, flag) = import(shared, &policy, peer, *prefix, set, raw, &mut imported);
+            shared.attrs.hold(attr);
+            let path = Path {
+                attr,
+                path_id: *path_id,
+                peer,
+                generation,
+                flags: loop_flag | flag,
+            };
+            self.insert(shared, *prefix, path);
+        }
+        shared.attrs.release(raw);
+        imported
+            .into_iter()
+            .for_each(|(_, attr)| shared.attrs.release(attr));
+        self.enforce_limit(shared, peer);
+    }
+
+    /// The peer withdraws these prefixes.
+    pub(super) fn withdraw(&mut self, shared: &mut Shared, peer: PeerId, nlri: &[Nlri<P>]) {
+        for Nlri { prefix, path_id } in nlri {
+            if let Some(id) = self.table.find(*prefix) {
+                self.remove(shared, id, peer, *path_id);
+            }
+        }
+    }
+
+    /// Puts a path into the table, with all that follows. The path's attributes are held for it already.
+    pub(super) fn insert(&mut self, shared: &mut Shared, prefix: P, path: Path) {
+        let change = self.table.insert(prefix, path, &shared.attrs, &shared.sources);
+        shared.count::<P>(path.peer, &path, 1);
+        self.changed(shared, path.peer, change);
+    }
+
+    /// Takes a path out of the table, with all that follows.
+    pub(super) fn remove(&mut self, shared: &mut Shared, id: DestId, peer: PeerId, path_id: u32) {
+        let Some(change) = self
+            .table
+            .remove(id, peer, path_id, &shared.attrs, &shared.sources)
+        else {
+            return;
+        };
+        self.changed(shared, peer, change);
+        if self.table.paths(id).is_empty() {
+            self.try_free(id);
+        }
+    }
+
+    fn changed(&mut self, shared: &mut Shared, peer: PeerId, change: Change) {
+        if let Some(before) = change.before {
+            shared.attrs.release(before.attr);
+            shared.count::<P>(peer, &before, -1);
+        }
+        if change.best {
+            self.mark(change.dest);
+        }
+        self.touch(change.dest);
+    }
+
+    /// Too many prefixes end the session (RFC 4271 section 6.7, Cease 6/1).
+    fn enforce_limit(&mut self, shared: &mut Shared, peer: PeerId) {
+        let Some(slot) = shared.peer_mut(peer) else { return };
+        let received = slot.counts.at(P::FAMILY).received;
+        if slot
+            .config
+            .prefixes_max
+            .is_some_and(|max| received > u64::from(max))
+            && !slot.over_limit
+        {
+            slot.over_limit = true;
+            shared
+                .out
+                .push_back(Output::Reset(peer, Notification::MAX_PREFIXES));
+        }
+    }
+}
+
+impl Shared {
+    fn count<P: Prefix>(&mut self, peer: PeerId, path: &Path, by: i64) {
+        if let Some(slot) = self.peer_mut(peer) {
+            let counts = slot.counts.at_mut(P::FAMILY);
+            counts.received = counts.received.saturating_add_signed(by);
+            if path.eligible() {
+                counts.accepted = counts.accepted.saturating_add_signed(by);
+            }
+        }
+    }
+}
+
+/// Whether we stand in the route already: our AS too often, our router id as its originator, our cluster in its list.
+fn loops(shared: &Shared, config: &PeerConfig, set: &AttrSet) -> bool {
+    let own = &shared.config;
+    as_path::count(set.as_path(), own.asn) > usize::from(config.own_as_allowed)
+        || set.rank().originator_id == Some(own.router_id)
+        || (set.rank().cluster_list_len > 0 && set.clusters().any(|c| c == shared.cluster_id()))
+}
+
+/// What import policy makes of a route: attributes, borrowed from `raw` or `imported`, and flags.
+fn import<P: Prefix>(
+    shared: &mut Shared,
+    policy: &Policy,
+    peer: PeerId,
+    prefix: P,
+    set: &Arc<AttrSet>,
+    raw: AttrId,
+    imported: &mut Imported,
+) -> (AttrId, u8) {
+    if policy.terms.is_empty() {
+        return (
+            raw,
+            if policy.default == Verdict::Accept {
+                0
+            } else {
+                FILTERED
+            },
+        );
+    }
+    let from = shared.sources.at(peer).from;
+    let session = if from == LearnedFrom::Ibgp {
+        SessionType::Ibgp
+    } else {
+        SessionType::Ebgp
+    };
+    let judgement = policy.judge(&Candidate {
+        prefix: prefix.net(),
+        attrs: set,
+        from,
+        session,
+    });
+    if judgement.verdict == Verdict::Reject {
+        return (raw, FILTERED);
+    }
+    if judgement.terms.is_empty() {
+        return (raw, 0);
+    }
+    if let Some((_, attr)) = imported.iter().find(|(terms, _)| *terms == judgement.terms) {
+        return (*attr, 0);
+    }
+    let attr = shared
+        .attrs
+        .intern(Arc::new(policy.changes(&judgement, set).apply(set)));
+    imported.push((judgement.terms, attr));
+    (attr, 0)
+}

@@ -1,0 +1,319 @@
+//! Peers as the speaker sees them: configuration, the running session, counts; how they come, change and go.
+
+use super::core::{Batch, Output, PeerChange, Shared, Speaker, on_plane};
+use super::export::ExportKey;
+use crate::config::{Config, ConfigError, PeerConfig};
+use crate::family::{Family, PerFamily};
+use crate::fsm::{Down, Session};
+use crate::policy::LearnedFrom;
+use crate::rib::{PathSource, PeerId};
+use crate::view::PrefixCounts;
+use crate::wire::RouteRefresh;
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// One peer.
+#[derive(Debug)]
+pub(super) struct PeerSlot {
+    pub(super) config: PeerConfig,
+    pub(super) session: Option<Session>,
+    /// Batches handed over and not yet taken by the socket.
+    pub(super) in_flight: u32,
+    pub(super) counts: PerFamily<PrefixCounts>,
+    /// Routes of the session before are kept, until then.
+    pub(super) stale_until: PerFamily<Option<Instant>>,
+    /// The peer has sent all it had since it came up.
+    pub(super) complete: PerFamily<bool>,
+    /// The session is being ended for too many prefixes.
+    pub(super) over_limit: bool,
+    pub(super) updates_out: u64,
+    pub(super) octets_out: u64,
+}
+
+impl PeerSlot {
+    fn new(config: PeerConfig) -> Self {
+        Self {
+            config,
+            session: None,
+            in_flight: 0,
+            counts: PerFamily::default(),
+            stale_until: PerFamily::default(),
+            complete: PerFamily::default(),
+            over_limit: false,
+            updates_out: 0,
+            octets_out: 0,
+        }
+    }
+
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
+        [self.stale_until.ipv4, self.stale_until.ipv6]
+            .into_iter()
+            .flatten()
+    }
+}
+
+impl Speaker {
+    /// Applies a new configuration; what it did to peers comes back, for those who run them.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: nothing is applied.
+    pub fn configure(&mut self, now: Instant, config: Config) -> Result<Vec<PeerChange>, ConfigError> {
+        config.check()?;
+        let old = std::mem::replace(
+            &mut self.shared.config,
+            Config {
+                peers: Vec::new(),
+                ..config.clone()
+            },
+        );
+        let common = (old.asn, old.router_id) != (config.asn, config.router_id);
+        self.shared.sources.at_mut(PeerId::LOCAL).router_id = config.router_id;
+        let mut changes = Vec::new();
+        let gone = self
+            .shared
+            .by_address
+            .iter()
+            .filter(|(a, _)| !config.peers.iter().any(|p| p.address == **a));
+        for (address, peer) in gone.map(|(a, p)| (*a, *p)).collect::<Vec<_>>() {
+            self.remove_peer(now, address, peer);
+            changes.push(PeerChange::Removed(peer));
+        }
+        for config in config.peers {
+            match self.shared.by_address.get(&config.address).copied() {
+                None => changes.push(PeerChange::Added(self.add_peer(config.clone()), Box::new(config))),
+                Some(peer) => {
+                    if common || self.shared.peer(peer).is_some_and(|s| s.config != config) {
+                        self.change_peer(peer, config.clone());
+                        changes.push(PeerChange::Changed(peer, Box::new(config)));
+                    }
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    fn add_peer(&mut self, config: PeerConfig) -> PeerId {
+        let place = self
+            .shared
+            .peers
+            .iter()
+            .skip(1)
+            .position(Option::is_none)
+            .map(|i| i + 1);
+        let place = place
+            .filter(|i| !self.is_sweeping(PeerId(u16::try_from(*i).unwrap_or(0))))
+            .unwrap_or_else(|| {
+                self.shared.peers.push(None);
+                self.shared.peers.len() - 1
+            });
+        let peer = PeerId(u16::try_from(place).expect("PEERS_MAX peers and as many departing ones fit"));
+        self.shared.by_address.insert(config.address, peer);
+        if let Some(slot) = self.shared.peers.get_mut(place) {
+            *slot = Some(PeerSlot::new(config));
+        }
+        self.rank(peer, None);
+        peer
+    }
+
+    /// What the decision knows of a peer. Its generation goes on counting.
+    fn rank(&mut self, peer: PeerId, session: Option<&Session>) {
+        let Some(slot) = self.shared.peers.get(peer.index()).and_then(Option::as_ref) else {
+            return;
+        };
+        let internal = slot.config.asn == self.shared.config.asn;
+        let (address, client) = (slot.config.address, slot.config.route_reflector_client);
+        let place = self.shared.sources.at_mut(peer);
+        *place = PathSource {
+            from: if internal {
+                LearnedFrom::Ibgp
+            } else {
+                LearnedFrom::Ebgp
+            },
+            router_id: session.map_or(place.router_id, |s| s.router_id),
+            address,
+            client,
+            generation: place.generation,
+        };
+    }
+
+    fn change_peer(&mut self, peer: PeerId, config: PeerConfig) {
+        let Some(slot) = self.shared.peer_mut(peer) else {
+            return;
+        };
+        let old = std::mem::replace(&mut slot.config, config);
+        let import = slot.config.import != old.import || slot.config.own_as_allowed != old.own_as_allowed;
+        let Some(session) = slot.session.clone() else {
+            return self.rank(peer, None);
+        };
+        self.rank(peer, Some(&session));
+        let Some(key) = self.shared.key(peer) else { return };
+        for family in session.families.iter() {
+            on_plane!(self, family, |plane, _shared| {
+                let same = plane
+                    .groups
+                    .iter()
+                    .find(|g| g.has(peer))
+                    .is_some_and(|g| g.key == key);
+                if !same {
+                    plane.repeat(key.clone(), peer, false);
+                }
+            });
+            if import && session.route_refresh {
+                self.shared.say_refresh(peer, RouteRefresh::Request(family));
+            }
+        }
+        if import && !session.route_refresh {
+            self.shared
+                .out
+                .push_back(Output::Reset(peer, crate::wire::Notification::CONFIG_CHANGE));
+        }
+    }
+
+    fn remove_peer(&mut self, now: Instant, address: IpAddr, peer: PeerId) {
+        self.close(now, peer, None);
+        self.shared.by_address.remove(&address);
+        if let Some(slot) = self.shared.peers.get_mut(peer.index()) {
+            *slot = None;
+        }
+        self.check_deferral();
+    }
+
+    fn is_sweeping(&self, peer: PeerId) -> bool {
+        self.v4.is_sweeping(peer) || self.v6.is_sweeping(peer)
+    }
+
+    /// After a sweep: numbers of departed peers at the end of the list are not kept.
+    pub(super) fn forget_departed(&mut self) {
+        while let [_, .., None] = self.shared.peers[..] {
+            let last = PeerId(u16::try_from(self.shared.peers.len() - 1).unwrap_or(u16::MAX));
+            if self.is_sweeping(last) {
+                return;
+            }
+            self.shared.peers.pop();
+        }
+    }
+
+    /// The peer's session is established.
+    pub fn up(&mut self, now: Instant, peer: PeerId, session: Session) {
+        let Some(slot) = self.shared.peer_mut(peer) else {
+            return;
+        };
+        slot.in_flight = 0;
+        slot.over_limit = false;
+        slot.session = Some(session.clone());
+        slot.complete = PerFamily::from_fn(|f| {
+            !session.families.has(f)
+                || session
+                    .restart
+                    .is_none_or(|r| r.families.at(f).is_none() || r.restarting)
+        });
+        self.rank(peer, Some(&session));
+        self.returned(now, peer, &session);
+        if let Some(key) = self.shared.key(peer) {
+            for family in session.families.iter() {
+                on_plane!(self, family, |plane, _shared| plane.join(key.clone(), peer));
+            }
+        }
+        self.check_deferral();
+    }
+
+    /// The peer's session is over.
+    pub fn down(&mut self, now: Instant, peer: PeerId, down: &Down) {
+        if self.shared.in_session(peer, down.session) {
+            self.close(now, peer, Some(down));
+        }
+    }
+
+    fn close(&mut self, now: Instant, peer: PeerId, down: Option<&Down>) {
+        self.v4.leave(peer);
+        self.v6.leave(peer);
+        let had = self
+            .shared
+            .peer_mut(peer)
+            .and_then(|s| s.session.take())
+            .is_some();
+        for family in Family::ALL {
+            if had || down.is_none() {
+                self.departed(now, peer, family, down);
+            }
+        }
+    }
+
+    /// What a peer wants sent again.
+    pub fn refresh(&mut self, peer: PeerId, session: u32, refresh: RouteRefresh) {
+        let RouteRefresh::Request(family) = refresh else {
+            return;
+        };
+        if self.shared.in_session(peer, session) {
+            self.repeat(peer, family);
+        }
+    }
+
+    fn repeat(&mut self, peer: PeerId, family: Family) {
+        let Some(key) = self.shared.key(peer) else { return };
+        self.shared.say_refresh(peer, RouteRefresh::Begin(family));
+        on_plane!(self, family, |plane, _shared| plane.repeat(key, peer, true));
+    }
+
+    /// Asks the peer for its routes again and sends it ours again; `false` if it is not up.
+    pub fn soft_reset(&mut self, peer: PeerId) -> bool {
+        let Some(session) = self.shared.peer(peer).and_then(|s| s.session.clone()) else {
+            return false;
+        };
+        for family in session.families.iter() {
+            if session.route_refresh {
+                self.shared.say_refresh(peer, RouteRefresh::Request(family));
+            }
+            self.repeat(peer, family);
+        }
+        true
+    }
+
+    /// The peer with this address.
+    #[must_use]
+    pub fn peer_at(&self, address: IpAddr) -> Option<PeerId> {
+        self.shared.by_address.get(&address).copied()
+    }
+}
+
+impl Shared {
+    fn key(&self, peer: PeerId) -> Option<ExportKey> {
+        let slot = self.peer(peer)?;
+        Some(ExportKey::new(
+            self.config.asn,
+            self.cluster_id(),
+            &slot.config,
+            slot.session.as_ref()?,
+        ))
+    }
+
+    /// Says something about route refresh; its marks only to those who know them.
+    pub(super) fn say_refresh(&mut self, peer: PeerId, refresh: RouteRefresh) {
+        let enhanced = self
+            .peer(peer)
+            .and_then(|s| s.session.as_ref())
+            .is_some_and(|s| s.enhanced_refresh);
+        if !enhanced && !matches!(refresh, RouteRefresh::Request(_)) {
+            return;
+        }
+        let mut octets = Vec::new();
+        refresh.encode(&mut octets);
+        self.send(
+            peer,
+            Batch {
+                parts: vec![octets.into()],
+                messages: 0,
+            },
+        );
+    }
+
+    /// Generations of a peer's paths that count: the present one and, while stale routes are kept, the one before.
+    pub(super) fn keeps(&self, peer: PeerId, family: Family) -> [Option<u8>; 2] {
+        let Some(slot) = self.peer(peer) else {
+            return [None, None];
+        };
+        let present = *self.sources.at(peer).generation.at(family);
+        let stale = slot.stale_until.at(family).is_some();
+        [Some(present), stale.then(|| present.wrapping_sub(1))]
+    }
+}

@@ -1,0 +1,459 @@
+//! One family's routes: the table, the export groups over it, the sweeps that remove departed paths, the FIB's changes.
+
+use super::best::Fib;
+use super::chunk::{Audience, Packer, end_of_rib, room};
+use super::core::{Batch, Shared};
+use super::export::{ExportKey, Exported};
+use super::group::{Group, Member, SPLIT_AFTER, WINDOW};
+use crate::policy::{Candidate, Judgement, Verdict};
+use crate::prefix::Prefix;
+use crate::rib::{AttrId, DestId, Path, PeerId, Table};
+use crate::wire::RouteRefresh;
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// Destinations that one slice of a group looks at: enough to pack well, about a millisecond of work.
+const CHUNK_DESTS: u32 = 2048;
+/// Octets after which a slice ends early.
+const CHUNK_OCTETS: usize = 256 * 1024;
+/// Destinations that one slice of a sweep looks at.
+const SWEEP_DESTS: u32 = 16 * 1024;
+
+/// A walk over the table that removes what a peer no longer gives us.
+#[derive(Clone, Copy, Debug)]
+struct Sweep {
+    peer: PeerId,
+    next: u32,
+}
+
+/// One family.
+#[derive(Debug)]
+pub(super) struct Plane<P> {
+    pub(super) table: Table<P>,
+    pub(super) groups: Vec<Group>,
+    sweeps: VecDeque<Sweep>,
+    pub(super) fib: Option<Fib>,
+}
+
+impl<P> Default for Plane<P> {
+    fn default() -> Self {
+        Self {
+            table: Table::default(),
+            groups: Vec::new(),
+            sweeps: VecDeque::new(),
+            fib: None,
+        }
+    }
+}
+
+/// What is announced in one chunk with the same attributes.
+struct Bucket {
+    exported: Option<Exported>,
+    source: PeerId,
+    head: u32,
+    tail: u32,
+}
+
+/// Ends a bucket's list.
+const END: u32 = u32::MAX;
+
+type BucketKey = (AttrId, PeerId, Judgement);
+
+/// What a slice of a group's work has gathered.
+struct Chunk<P> {
+    last: Option<(BucketKey, u32)>,
+    index: HashMap<BucketKey, u32>,
+    buckets: Vec<Bucket>,
+    entries: Vec<(P, u32)>,
+    withdrawn: Vec<(Option<PeerId>, P)>,
+    withdrawn_only: Vec<(PeerId, P)>,
+}
+
+impl<P> Default for Chunk<P> {
+    fn default() -> Self {
+        Self {
+            last: None,
+            index: HashMap::new(),
+            buckets: Vec::new(),
+            entries: Vec::new(),
+            withdrawn: Vec::new(),
+            withdrawn_only: Vec::new(),
+        }
+    }
+}
+
+impl<P: Prefix> Plane<P> {
+    /// A destination's best path has changed.
+    pub(super) fn mark(&mut self, id: DestId) {
+        self.groups.iter_mut().for_each(|g| g.mark(id));
+    }
+
+    /// A path of a destination has changed, be it the best or not.
+    pub(super) fn touch(&mut self, id: DestId) {
+        if let Some(fib) = &mut self.fib {
+            fib.mark(id);
+        }
+    }
+
+    /// Frees a destination that nobody needs any more.
+    pub(super) fn try_free(&mut self, id: DestId) {
+        let held = self.groups.iter().any(|g| g.holds(id)) || self.fib.as_ref().is_some_and(|f| f.holds(id));
+        if !held && self.table.paths(id).is_empty() {
+            self.table.free(id);
+        }
+    }
+
+    /// Adds a peer that has been sent nothing, beside its equals where they have been sent nothing either.
+    pub(super) fn join(&mut self, key: ExportKey, peer: PeerId) {
+        self.leave(peer);
+        let member = Member {
+            peer,
+            end_of_rib: true,
+            end_of_refresh: false,
+        };
+        match self.groups.iter_mut().find(|g| g.is_fresh() && g.key == key) {
+            Some(group) => group.members.push(member),
+            None => self.groups.push(Group::new(key, member)),
+        }
+    }
+
+    /// Takes a peer out of its group.
+    pub(super) fn leave(&mut self, peer: PeerId) {
+        for group in &mut self.groups {
+            group.members.retain(|m| m.peer != peer);
+        }
+        self.drop_empty();
+    }
+
+    fn drop_empty(&mut self) {
+        let before = self.groups.len();
+        self.groups.retain(|g| !g.members.is_empty());
+        if self.groups.len() < before {
+            self.free_orphans();
+        }
+    }
+
+    fn free_orphans(&mut self) {
+        for id in (0..self.table.end()).map(DestId::at) {
+            if self.table.paths(id).is_empty() {
+                self.try_free(id);
+            }
+        }
+    }
+
+    /// Sends a peer everything again, under this key: on its request (`refresh`), or since the key is another.
+    pub(super) fn repeat(&mut self, key: ExportKey, peer: PeerId, refresh: bool) {
+        let Some(group) = self.groups.iter().find(|g| g.has(peer)) else {
+            return;
+        };
+        let Some(member) = group.members.iter().find(|m| m.peer == peer).copied() else {
+            return;
+        };
+        let mut alone = group.split(Member {
+            end_of_refresh: member.end_of_refresh || refresh,
+            ..member
+        });
+        alone.key = key;
+        alone.walk = Some(0);
+        alone.dirty = crate::rib::DirtySet::default();
+        self.leave(peer);
+        self.groups.push(alone);
+    }
+
+    /// Removes what the peer gave us in sessions whose generation does not count any more.
+    pub(super) fn start_sweep(&mut self, peer: PeerId) {
+        self.sweeps.retain(|s| s.peer != peer);
+        self.sweeps.push_back(Sweep { peer, next: 0 });
+    }
+
+    pub(super) fn is_sweeping(&self, peer: PeerId) -> bool {
+        self.sweeps.iter().any(|s| s.peer == peer)
+    }
+
+    /// One slice of the first sweep; `true` if there was one.
+    pub(super) fn sweep(&mut self, shared: &mut Shared) -> bool {
+        let Some(Sweep { peer, next }) = self.sweeps.front().copied() else {
+            return false;
+        };
+        let end = self.table.end().min(next.saturating_add(SWEEP_DESTS));
+        let keeps = shared.keeps(peer, P::FAMILY);
+        for id in (next..end).map(DestId::at) {
+            let gone = |p: &&Path| p.peer == peer && !keeps.contains(&Some(p.generation));
+            while let Some(path) = self.table.paths(id).iter().find(gone).copied() {
+                self.remove(shared, id, peer, path.path_id);
+            }
+        }
+        match self.sweeps.front_mut() {
+            Some(sweep) if end < self.table.end() => sweep.next = end,
+            _ => {
+                self.sweeps.pop_front();
+            }
+        }
+        true
+    }
+
+    /// One slice of each group's work; `true` if there was any.
+    pub(super) fn flush(&mut self, now: Instant, shared: &mut Shared) -> bool {
+        let mut worked = false;
+        let mut place = 0;
+        while place < self.groups.len() {
+            if self.ready(now, place, shared) {
+                worked |= self.flush_group(place, shared);
+            }
+            self.settle(place, shared);
+            place += 1;
+        }
+        self.merge();
+        worked
+    }
+
+    /// Whether a group may be worked for: it is not deferred, and all its members can take more. Members that keep the others
+    /// waiting for long leave it.
+    fn ready(&mut self, now: Instant, place: usize, shared: &Shared) -> bool {
+        let Some(group) = self.groups.get_mut(place) else {
+            return false;
+        };
+        if group.is_clean() || shared.defers(&group.key, P::FAMILY) {
+            return false;
+        }
+        let in_flight = |m: &Member| shared.peer(m.peer).map_or(0, |s| s.in_flight);
+        if group.members.iter().all(|m| in_flight(m) < WINDOW) {
+            group.blocked_since = None;
+            return true;
+        }
+        if !group.members.iter().any(|m| in_flight(m) == 0) {
+            group.blocked_since = None;
+            return false;
+        }
+        let since = *group.blocked_since.get_or_insert(now);
+        if now.duration_since(since) < SPLIT_AFTER {
+            return false;
+        }
+        let (fast, slow): (Vec<Member>, Vec<Member>) =
+            group.members.iter().partition(|m| in_flight(m) < WINDOW);
+        group.members = fast;
+        group.blocked_since = None;
+        let alone: Vec<Group> = slow.into_iter().map(|m| group.split(m)).collect();
+        self.groups.extend(alone);
+        true
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.groups
+            .iter()
+            .filter_map(|g| g.blocked_since)
+            .min()
+            .map(|since| since + SPLIT_AFTER)
+    }
+
+    fn flush_group(&mut self, place: usize, shared: &mut Shared) -> bool {
+        let mut chunk = Chunk::default();
+        let (mut packer, mut emptied, mut looked) = (Packer::default(), Vec::new(), 0);
+        let Some(group) = self.groups.get_mut(place) else {
+            return false;
+        };
+        while looked < CHUNK_DESTS && chunk.octets() < CHUNK_OCTETS {
+            let Some(id) = group.next(self.table.end()) else {
+                break;
+            };
+            looked += 1;
+            if chunk.look(group, &self.table, shared, id) {
+                emptied.push(id);
+            }
+        }
+        chunk.pack(group, &mut packer);
+        if packer.len() > 0 {
+            for (peer, batch) in packer.finish(group.members.iter().map(|m| m.peer)) {
+                shared.send(peer, batch);
+            }
+        }
+        emptied.into_iter().for_each(|id| self.try_free(id));
+        looked > 0
+    }
+
+    /// What follows when a group is clean: End-of-RIB, where it may be said, and the end of repetitions.
+    fn settle(&mut self, place: usize, shared: &mut Shared) {
+        let Some(group) = self.groups.get_mut(place) else {
+            return;
+        };
+        if !group.is_clean() {
+            return;
+        }
+        let final_ = shared.own_routes_known && !shared.defers(&group.key, P::FAMILY);
+        for member in &mut group.members {
+            if member.end_of_rib && final_ {
+                member.end_of_rib = false;
+                shared.send(
+                    member.peer,
+                    Batch {
+                        parts: vec![end_of_rib(P::FAMILY)],
+                        messages: 1,
+                    },
+                );
+            }
+            if member.end_of_refresh {
+                member.end_of_refresh = false;
+                shared.say_refresh(member.peer, RouteRefresh::End(P::FAMILY));
+            }
+        }
+    }
+
+    /// Clean groups with the same key have been sent the same: they become one.
+    fn merge(&mut self) {
+        let mut place = 0;
+        while place < self.groups.len() {
+            let (head, tail) = self.groups.split_at_mut(place);
+            let twin = tail.first_mut().filter(|g| g.is_clean()).and_then(|group| {
+                let twin = head.iter_mut().find(|g| g.is_clean() && g.key == group.key)?;
+                twin.members.append(&mut group.members);
+                Some(())
+            });
+            if twin.is_some() {
+                self.groups.remove(place);
+            } else {
+                place += 1;
+            }
+        }
+    }
+}
+
+impl<P: Prefix> Chunk<P> {
+    fn octets(&self) -> usize {
+        let prefix = 1 + usize::from(P::LEN_MAX) / 8;
+        let attrs: usize = self
+            .buckets
+            .iter()
+            .rev()
+            .take(1)
+            .map(|b| b.exported.as_ref().map_or(0, |e| e.attrs.len()))
+            .sum();
+        self.buckets.len() * (attrs + 32) + (self.entries.len() + self.withdrawn.len()) * prefix
+    }
+
+    /// Compares what the group was sent for a destination with what it should be sent, and notes the difference. `true` if
+    /// the destination has no path any more.
+    fn look(&mut self, group: &mut Group, table: &Table<P>, shared: &Shared, id: DestId) -> bool {
+        let Some(prefix) = table.prefix(id) else {
+            return false;
+        };
+        let before = group.source(id);
+        let best = table.best(id);
+        let after = best.and_then(|best| self.bucket(group, shared, prefix, &best).map(|b| (best.peer, b)));
+        group.set_source(id, after.map(|(source, _)| source));
+        match (before, after) {
+            (None, None) => {}
+            (Some(source), None) => self
+                .withdrawn
+                .push((Some(source).filter(|s| group.has(*s)), prefix)),
+            (before, Some((source, bucket))) => {
+                self.push(bucket, prefix);
+                if before.is_some_and(|b| b != source) && group.has(source) {
+                    self.withdrawn_only.push((source, prefix));
+                }
+            }
+        }
+        table.paths(id).is_empty()
+    }
+
+    /// The bucket of a best path; `None` if it is not for this group.
+    fn bucket(&mut self, group: &Group, shared: &Shared, prefix: P, best: &Path) -> Option<u32> {
+        let attrs = shared.attrs.at(best.attr);
+        let source = shared.sources.at(best.peer);
+        if !group.key.permits(source, attrs) || matches!(&group.members[..], [only] if only.peer == best.peer)
+        {
+            return None;
+        }
+        let policy = &group.key.policy;
+        let judgement = if policy.terms.is_empty() {
+            Judgement {
+                verdict: policy.default,
+                terms: Vec::new(),
+            }
+        } else {
+            policy.judge(&Candidate {
+                prefix: prefix.net(),
+                attrs,
+                from: source.from,
+                session: group.key.session,
+            })
+        };
+        if judgement.verdict == Verdict::Reject {
+            return None;
+        }
+        let key = (best.attr, best.peer, judgement);
+        let bucket = match &self.last {
+            Some((last, bucket)) if *last == key => *bucket,
+            _ => {
+                let bucket = match self.index.get(&key) {
+                    Some(bucket) => *bucket,
+                    None => {
+                        let changes = policy.changes(&key.2, attrs);
+                        let v4 = P::LEN_MAX == 32;
+                        let exported = group.key.export(v4, attrs, source, &changes);
+                        let exported = exported.filter(|e| room(P::FAMILY, e) > usize::from(P::LEN_MAX / 8));
+                        let bucket = u32::try_from(self.buckets.len()).unwrap_or(END);
+                        self.buckets.push(Bucket {
+                            exported,
+                            source: best.peer,
+                            head: END,
+                            tail: END,
+                        });
+                        self.index.insert(key.clone(), bucket);
+                        bucket
+                    }
+                };
+                self.last = Some((key, bucket));
+                bucket
+            }
+        };
+        self.buckets
+            .get(bucket as usize)?
+            .exported
+            .as_ref()
+            .map(|_| bucket)
+    }
+
+    fn push(&mut self, bucket: u32, prefix: P) {
+        let entry = u32::try_from(self.entries.len()).unwrap_or(END);
+        self.entries.push((prefix, END));
+        let Some(bucket) = self.buckets.get_mut(bucket as usize) else {
+            return;
+        };
+        match self.entries.get_mut(bucket.tail as usize) {
+            Some((_, next)) if bucket.tail != END => *next = entry,
+            _ => bucket.head = entry,
+        }
+        bucket.tail = entry;
+    }
+
+    fn pack(mut self, group: &Group, packer: &mut Packer) {
+        let audience = |source: Option<PeerId>| source.map_or(Audience::All, Audience::AllBut);
+        self.withdrawn.sort_unstable();
+        for same in self.withdrawn.chunk_by(|a, b| a.0 == b.0) {
+            let Some((source, _)) = same.first() else { continue };
+            packer.withdraw(audience(*source), same.iter().map(|(_, p)| *p));
+        }
+        for bucket in &self.buckets {
+            let Some(exported) = bucket.exported.as_ref().filter(|_| bucket.head != END) else {
+                continue;
+            };
+            let mut at = bucket.head;
+            let entries = std::iter::from_fn(|| {
+                let (prefix, next) = self.entries.get(at as usize)?;
+                at = *next;
+                Some(*prefix)
+            });
+            packer.announce(
+                audience(Some(bucket.source).filter(|s| group.has(*s))),
+                exported,
+                entries,
+            );
+        }
+        self.withdrawn_only.sort_unstable();
+        for same in self.withdrawn_only.chunk_by(|a, b| a.0 == b.0) {
+            let Some((source, _)) = same.first() else { continue };
+            packer.withdraw(Audience::Only(*source), same.iter().map(|(_, p)| *p));
+        }
+    }
+}
