@@ -1,6 +1,23 @@
 //! The tokio shell: sockets, timers and channels around the sans-IO core, and the handle that the daemon holds.
+//!
+//! ```text
+//! listener (1 an address) --accepted, 64--> RIB task <--commands, 64-- Handle (any number)
+//!                                            |    ^
+//!            commands and batches, 64 a peer |    | events, 64 in all; a permit is held before a socket is read
+//!                                            v    |
+//!                                       peer task (1 a peer): Peer FSM, up to three connections
+//! ```
+//! All tasks belong to [`Server::run`] and end with it. Nothing waits for a peer task: what it is sent is bounded by the
+//! speaker's window.
 
-#[expect(dead_code, reason = "the RIB task that reads the commands follows")]
+mod dial;
 mod handle;
+mod link;
+mod listener;
+mod peer_task;
+mod report;
+mod rib_task;
+mod server;
 
 pub use handle::{BestChanges, Closed, ConfigureError, Handle, Reset};
+pub use server::{Server, bind};

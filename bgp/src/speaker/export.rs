@@ -7,7 +7,7 @@ use crate::policy::{Changes, LearnedFrom, NextHop, Policy, SessionType};
 use crate::rib::PathSource;
 use crate::wire::attr::{Attr, OPTIONAL, Scope, TRANSITIVE, code};
 use crate::wire::check::filtered_at_edge;
-use crate::wire::{AttrSet, NextHopValue, as_path};
+use crate::wire::{AttrSet, as_path};
 use ipnet::IpNet;
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

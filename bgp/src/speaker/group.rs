@@ -64,10 +64,6 @@ impl Group {
         self.members.iter().any(|m| m.peer == peer)
     }
 
-    pub(super) fn member_mut(&mut self, peer: PeerId) -> Option<&mut Member> {
-        self.members.iter_mut().find(|m| m.peer == peer)
-    }
-
     /// The source of what was sent for a destination.
     pub(super) fn source(&self, id: DestId) -> Option<PeerId> {
         self.advertised

@@ -1,0 +1,275 @@
+//! One task a peer: it runs the FSM and carries its connections' octets. A panic in the FSM ends the session, not the task.
+
+use super::link::{Happened, Link};
+use super::report::SharedReport;
+use crate::config::PeerConfig;
+use crate::fsm::{Cause, ConnId, Down, Input, Output, Own, Peer, Session, Stop};
+use crate::rib::PeerId;
+use crate::speaker::Batch;
+use crate::wire::{Notification, RouteRefresh, Routes};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{self, OwnedPermit};
+
+/// After a panic the peer is held down so long.
+const PANIC_HOLD: Duration = Duration::from_secs(60);
+
+/// From the RIB task to a peer task.
+#[derive(Debug)]
+pub(super) enum PeerCommand {
+    Accepted(TcpStream),
+    Send {
+        session: u32,
+        batch: Batch,
+    },
+    Configure(Box<PeerConfig>, Own),
+    Reset(Notification),
+    /// Ends the task.
+    Stop(Stop),
+}
+
+/// From a peer task to the RIB task.
+#[derive(Debug)]
+pub(super) enum PeerEvent {
+    Up(Box<Session>),
+    Down(Down),
+    Routes(u32, Routes),
+    Refresh(u32, RouteRefresh),
+    /// A batch of this session is through.
+    Sent(u32),
+}
+
+/// What happened to a peer, in order.
+pub(super) type PeerEvents = (PeerId, Vec<PeerEvent>);
+
+pub(super) struct PeerTask {
+    id: PeerId,
+    fsm: Peer,
+    own: Own,
+    links: Vec<Link>,
+    /// The connection of the running session, and the session.
+    session: Option<(ConnId, u32)>,
+    pending: Vec<PeerEvent>,
+    report: SharedReport,
+    held_until: Option<Instant>,
+    stopping: bool,
+}
+
+impl PeerTask {
+    pub(super) fn new(id: PeerId, config: PeerConfig, own: Own, report: SharedReport) -> Self {
+        let seed = crate::wire::attr::hash_octets(config.address.to_string().as_bytes());
+        Self {
+            id,
+            fsm: Peer::new(config, own, seed),
+            own,
+            links: Vec::new(),
+            session: None,
+            pending: Vec::new(),
+            report,
+            held_until: None,
+            stopping: false,
+        }
+    }
+
+    /// Runs until it is stopped or the RIB task is gone.
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<PeerCommand>,
+        rib: mpsc::Sender<PeerEvents>,
+    ) {
+        let mut permit: Option<OwnedPermit<PeerEvents>> = None;
+        self.step(Input::Start);
+        loop {
+            if !self.pending.is_empty()
+                && let Some(permit) = permit.take()
+            {
+                permit.send((self.id, std::mem::take(&mut self.pending)));
+            }
+            if self.stopping && self.links.is_empty() && self.pending.is_empty() {
+                return;
+            }
+            let deadline = self.deadline();
+            // A permit before a read: what is read can be handed over.
+            let may_read = permit.is_some();
+            tokio::select! {
+                got = rib.clone().reserve_owned(), if permit.is_none() => match got {
+                    Ok(got) => permit = Some(got),
+                    Err(_) => return,
+                },
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                () = until(deadline) => self.tick(),
+                (id, what) = poll_links(&mut self.links, may_read) => self.happened(id, what),
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let links = self.links.iter().filter_map(Link::closing_until);
+        links.chain(self.fsm.deadline()).chain(self.held_until).min()
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        self.links
+            .retain(|l| l.closing_until().is_none_or(|until| until > now));
+        if self.held_until.take_if(|until| *until <= now).is_some() {
+            self.step(Input::Start);
+        }
+        self.step(Input::Tick);
+    }
+
+    fn command(&mut self, command: PeerCommand) {
+        match command {
+            PeerCommand::Accepted(stream) => self.accepted(stream),
+            PeerCommand::Send { session, batch } => self.send(session, batch),
+            PeerCommand::Configure(config, own) => {
+                self.own = own;
+                self.step(Input::Configure(config, own));
+            }
+            PeerCommand::Reset(notification) => self.step(Input::Stop(Stop::Reset(notification))),
+            PeerCommand::Stop(stop) => {
+                self.stopping = true;
+                self.step(Input::Stop(stop));
+            }
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream) {
+        let Ok(local) = stream.local_addr() else { return };
+        let _ = stream.set_nodelay(true);
+        let id = self.fsm.conn_id();
+        self.links.push(Link::open(id, stream));
+        self.step(Input::Accepted(id, local.ip().to_canonical()));
+    }
+
+    fn send(&mut self, session: u32, batch: Batch) {
+        let Some((conn, _)) = self.session.filter(|(_, s)| *s == session) else {
+            return;
+        };
+        let Some(link) = self.links.iter_mut().find(|l| l.id == conn) else {
+            return;
+        };
+        let last = batch.parts.len().saturating_sub(1);
+        for (place, part) in batch.parts.into_iter().enumerate() {
+            link.queue(part, (place == last).then_some(session));
+        }
+        self.step(Input::Queued(conn));
+    }
+
+    fn happened(&mut self, id: ConnId, what: Happened) {
+        match what {
+            Happened::Connected(local) => self.step(Input::Connected(id, local)),
+            Happened::Read => {
+                let Some(link) = self.links.iter_mut().find(|l| l.id == id) else {
+                    return;
+                };
+                let mut inbox = std::mem::take(&mut link.inbox);
+                self.step(Input::Bytes(id, &mut inbox));
+                if let Some(link) = self.links.iter_mut().find(|l| l.id == id) {
+                    link.inbox = inbox;
+                    link.trim();
+                }
+            }
+            Happened::Wrote { drained, batches } => {
+                self.pending.extend(batches.into_iter().map(PeerEvent::Sent));
+                self.step(Input::Written { conn: id, drained });
+            }
+            Happened::Closed(why) => {
+                self.links.retain(|l| l.id != id);
+                self.step(Input::Closed(id, why));
+            }
+            Happened::Gone => self.links.retain(|l| l.id != id),
+        }
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        let now = Instant::now();
+        let fsm = &mut self.fsm;
+        if catch_unwind(AssertUnwindSafe(|| fsm.handle(now, input))).is_err() {
+            self.panicked(now);
+        }
+        while let Some(output) = self.fsm.poll() {
+            self.apply(now, output);
+        }
+        self.report.update(now, &self.fsm);
+    }
+
+    /// The session ends with Cease 6/8, and the peer is held down.
+    fn panicked(&mut self, now: Instant) {
+        tracing::error!(peer = %self.fsm.config().address, "a bgp session panicked and was closed");
+        self.report
+            .event(now, "internal error: the session was closed".into());
+        let mut octets = Vec::new();
+        Notification::OUT_OF_RESOURCES.encode(&mut octets);
+        for link in &mut self.links {
+            link.queue(octets.clone().into(), None);
+        }
+        self.links.retain_mut(|l| !l.close(now));
+        if let Some((_, session)) = self.session.take() {
+            let cause = Cause::Sent(Notification::OUT_OF_RESOURCES);
+            let retain = crate::family::Families::NONE;
+            self.pending.push(PeerEvent::Down(Down {
+                session,
+                retain,
+                restart_secs: 0,
+                cause,
+            }));
+        }
+        let seed = crate::wire::attr::hash_octets(b"after a panic");
+        self.fsm = Peer::new(self.fsm.config().clone(), self.own, seed);
+        self.held_until = Some(now + PANIC_HOLD);
+    }
+
+    fn apply(&mut self, now: Instant, output: Output) {
+        let session = self.session.map_or(0, |(_, s)| s);
+        match output {
+            Output::Dial(id) => self.links.push(Link::dialling(id, self.fsm.config().clone())),
+            Output::Send(id, octets) => {
+                if let Some(link) = self.links.iter_mut().find(|l| l.id == id) {
+                    link.queue(octets.into(), None);
+                }
+            }
+            Output::Close(id) => self.links.retain_mut(|l| l.id != id || !l.close(now)),
+            Output::Up(conn, up) => {
+                tracing::info!(peer = %self.fsm.config().address, "bgp session established");
+                self.session = Some((conn, up.id));
+                self.pending.push(PeerEvent::Up(up));
+            }
+            Output::Down(down) => {
+                tracing::info!(peer = %self.fsm.config().address, cause = %down.cause, "bgp session ended");
+                self.session = None;
+                self.pending.push(PeerEvent::Down(down));
+            }
+            Output::Routes(routes) => self.pending.push(PeerEvent::Routes(session, routes)),
+            Output::Refresh(refresh) => self.pending.push(PeerEvent::Refresh(session, refresh)),
+            Output::Event(what) => self.report.event(now, what),
+        }
+    }
+}
+
+/// Waits for something to happen on one of the links.
+async fn poll_links(links: &mut [Link], may_read: bool) -> (ConnId, Happened) {
+    poll_fn(|cx| {
+        for link in links.iter_mut() {
+            if let Poll::Ready(what) = link.poll(cx, may_read) {
+                return Poll::Ready((link.id, what));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Sleeps until then; for ever without a deadline.
+pub(super) async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

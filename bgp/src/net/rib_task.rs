@@ -1,0 +1,357 @@
+//! The RIB task: it owns the speaker, and with it all routes. Work is done in slices of about a millisecond; between them the
+//! task lets others run.
+
+use super::handle::{Command, ConfigureError, Reset};
+use super::listener::{self, Accepted};
+use super::peer_task::{PeerCommand, PeerEvent, PeerEvents, PeerTask, until};
+use super::report::SharedReport;
+use crate::fsm::Stop;
+use crate::policy::SessionType;
+use crate::rib::PeerId;
+use crate::speaker::{Output, PeerChange, Speaker};
+use crate::view::{Best, Converged, NegotiatedView, PeerStatus, PrefixCounts};
+use crate::wire::Notification;
+use crate::{PerFamily, config::Config};
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+/// Peer tasks' messages that wait: each is one read of a socket.
+const EVENTS_MAX: usize = 64;
+/// Messages taken in one turn.
+const EVENTS_PER_TURN: usize = 16;
+/// Messages that wait for one peer task; the speaker's window is far below.
+const PEER_COMMANDS_MAX: usize = 64;
+/// Connections that wait to be given to their peers.
+const ACCEPTED_MAX: usize = 64;
+/// How long peer tasks may take to say goodbye.
+const STOP_WAIT: Duration = Duration::from_secs(3);
+
+#[derive(Debug)]
+struct PeerHandle {
+    commands: mpsc::Sender<PeerCommand>,
+    report: SharedReport,
+    address: IpAddr,
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub(super) struct RibTask {
+    speaker: Speaker,
+    peers: BTreeMap<PeerId, PeerHandle>,
+    tasks: JoinSet<()>,
+    listeners: BTreeMap<SocketAddr, AbortHandle>,
+    events_tx: mpsc::Sender<PeerEvents>,
+    events: mpsc::Receiver<PeerEvents>,
+    accepted_tx: mpsc::Sender<Accepted>,
+    accepted: mpsc::Receiver<Accepted>,
+    converged: watch::Sender<Converged>,
+    best_wanted: Option<oneshot::Sender<BTreeMap<IpNet, Option<Best>>>>,
+}
+
+impl RibTask {
+    pub(super) fn new(speaker: Speaker, converged: watch::Sender<Converged>) -> Self {
+        let (events_tx, events) = mpsc::channel(EVENTS_MAX);
+        let (accepted_tx, accepted) = mpsc::channel(ACCEPTED_MAX);
+        Self {
+            speaker,
+            peers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            listeners: BTreeMap::new(),
+            events_tx,
+            events,
+            accepted_tx,
+            accepted,
+            converged,
+            best_wanted: None,
+        }
+    }
+
+    /// Listens on these addresses and no others.
+    pub(super) fn listen(&mut self, addresses: &[SocketAddr]) -> Result<(), ConfigureError> {
+        self.listeners.retain(|address, task| {
+            let wanted = addresses.contains(address);
+            if !wanted {
+                task.abort();
+            }
+            wanted
+        });
+        for address in addresses {
+            if !self.listeners.contains_key(address) {
+                let listener = super::dial::listen(*address).map_err(|source| ConfigureError::Listen {
+                    address: *address,
+                    source,
+                })?;
+                let task = self
+                    .tasks
+                    .spawn(listener::run(listener, self.accepted_tx.clone()));
+                self.listeners.insert(*address, task);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut events = Vec::with_capacity(EVENTS_PER_TURN);
+        let mut busy = true;
+        loop {
+            let deadline = self.speaker.deadline();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Stop) | None => return self.end(&Stop::Restart).await,
+                    Some(Command::Shutdown(text)) => {
+                        return self.end(&Stop::Notify(Notification::shutdown(&text))).await;
+                    }
+                    Some(command) => self.command(command),
+                },
+                _ = self.events.recv_many(&mut events, EVENTS_PER_TURN) => {
+                    for (peer, events) in events.drain(..) {
+                        self.peer_events(peer, events);
+                    }
+                }
+                Some((stream, from)) = self.accepted.recv() => self.accept(stream, from),
+                Some(_) = self.tasks.join_next() => {}
+                () = until(deadline) => self.speaker.tick(Instant::now()),
+                () = tokio::task::yield_now(), if busy => {}
+            }
+            busy = self.speaker.work(Instant::now());
+            while let Some(output) = self.speaker.poll() {
+                self.apply(output);
+            }
+            self.answer_best();
+        }
+    }
+
+    fn apply(&mut self, output: Output) {
+        match output {
+            Output::Send { peer, session, batch } => self.tell(peer, PeerCommand::Send { session, batch }),
+            Output::Reset(peer, notification) => self.tell(peer, PeerCommand::Reset(notification)),
+            Output::Converged(converged, own) => {
+                tracing::info!(
+                    ipv4 = converged.ipv4,
+                    ipv6 = converged.ipv6,
+                    "bgp route selection is settled"
+                );
+                self.converged.send_replace(converged);
+                for (peer, handle) in &self.peers {
+                    if let Some(config) = self.speaker.peer_config(*peer) {
+                        let _ = handle
+                            .commands
+                            .try_send(PeerCommand::Configure(Box::new(config.clone()), own));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells a peer task something. Its channel holds far more than the speaker's window; should it be full or closed all the
+    /// same, the task is not what it should be, and its peer finds its session silent and ends it.
+    fn tell(&self, peer: PeerId, command: PeerCommand) {
+        if let Some(handle) = self.peers.get(&peer)
+            && handle.commands.try_send(command).is_err()
+        {
+            tracing::warn!(peer = %handle.address, "a bgp peer task does not take its commands");
+        }
+    }
+
+    pub(super) fn peers_changed(&mut self, changes: Vec<PeerChange>) {
+        let own = self.speaker.own();
+        for change in changes {
+            match change {
+                PeerChange::Added(peer, config) => {
+                    let (commands, rx) = mpsc::channel(PEER_COMMANDS_MAX);
+                    let (report, address) = (SharedReport::new(Instant::now()), config.address);
+                    let task = PeerTask::new(peer, *config, own, report.clone());
+                    self.tasks.spawn(task.run(rx, self.events_tx.clone()));
+                    self.peers.insert(
+                        peer,
+                        PeerHandle {
+                            commands,
+                            report,
+                            address,
+                        },
+                    );
+                }
+                PeerChange::Changed(peer, config) => self.tell(peer, PeerCommand::Configure(config, own)),
+                PeerChange::Removed(peer) => {
+                    self.tell(peer, PeerCommand::Stop(Stop::Notify(Notification::DECONFIGURED)));
+                    self.peers.remove(&peer);
+                }
+            }
+        }
+    }
+
+    fn accept(&self, stream: tokio::net::TcpStream, from: SocketAddr) {
+        let peer = self.speaker.peer_at(from.ip().to_canonical());
+        match peer.and_then(|p| self.peers.get(&p)) {
+            Some(handle) => {
+                let _ = handle.commands.try_send(PeerCommand::Accepted(stream));
+            }
+            None => tracing::debug!(%from, "bgp connection from an address that is no peer"),
+        }
+    }
+
+    fn peer_events(&mut self, peer: PeerId, events: Vec<PeerEvent>) {
+        let now = Instant::now();
+        if !self.peers.contains_key(&peer) {
+            return;
+        }
+        for event in events {
+            match event {
+                PeerEvent::Up(session) => self.speaker.up(now, peer, *session),
+                PeerEvent::Down(down) => self.speaker.down(now, peer, &down),
+                PeerEvent::Routes(session, routes) => self.speaker.routes(now, peer, session, &routes),
+                PeerEvent::Refresh(session, refresh) => self.speaker.refresh(peer, session, refresh),
+                PeerEvent::Sent(session) => self.speaker.sent(peer, session),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        // Whoever asked may have gone; then nobody misses the answer.
+        match command {
+            Command::Configure(config, answer) => {
+                let _ = answer.send(self.configure(*config));
+            }
+            Command::Originate(routes) => self.speaker.originate(routes),
+            Command::OwnRoutesKnown => self.speaker.own_routes_known(),
+            Command::Peers(answer) => {
+                let _ = answer.send(self.show_peers());
+            }
+            Command::Routes(query, answer) => {
+                let _ = answer.send(self.speaker.show_routes(&query));
+            }
+            Command::Events(address, answer) => {
+                let handle = self.speaker.peer_at(address).and_then(|p| self.peers.get(&p));
+                let _ = answer.send(
+                    handle
+                        .map(|h| h.report.events(Instant::now()))
+                        .unwrap_or_default(),
+                );
+            }
+            Command::Reset(address, how, answer) => {
+                let _ = answer.send(self.reset(address, how));
+            }
+            Command::Subscribe => self.speaker.subscribe(),
+            Command::BestChanges(answer) => self.best_wanted = Some(answer),
+            // Both end the loop before they come here.
+            Command::Stop | Command::Shutdown(_) => {}
+        }
+    }
+
+    fn configure(&mut self, config: Config) -> Result<(), ConfigureError> {
+        let listen = config.listen.clone();
+        let changes = self.speaker.configure(Instant::now(), config)?;
+        self.peers_changed(changes);
+        self.listen(&listen)
+    }
+
+    fn reset(&mut self, address: IpAddr, how: Reset) -> bool {
+        let Some(peer) = self.speaker.peer_at(address) else {
+            return false;
+        };
+        match how {
+            Reset::Hard => self.tell(peer, PeerCommand::Reset(Notification::RESET)),
+            Reset::Soft => {
+                self.speaker.soft_reset(peer);
+            }
+        }
+        true
+    }
+
+    fn answer_best(&mut self) {
+        if self.best_wanted.is_none() || !self.speaker.has_best_changes() {
+            return;
+        }
+        let changes = self.speaker.best_changes();
+        if changes.is_empty() {
+            return;
+        }
+        if let Some(answer) = self.best_wanted.take()
+            && answer.send(changes).is_err()
+        {
+            // The consumer has gone with changes in its hands: the next one starts over anyway.
+            tracing::debug!("best-path changes were made for nobody");
+        }
+    }
+
+    fn show_peers(&self) -> Vec<PeerStatus> {
+        let (now, counts) = (Instant::now(), self.speaker.prefix_counts());
+        let own = self.speaker.own().asn;
+        let mut peers: Vec<PeerStatus> = self
+            .peers
+            .iter()
+            .filter_map(|(peer, handle)| {
+                let config = self.speaker.peer_config(*peer)?;
+                let prefixes = counts.get(peer).copied().unwrap_or_default();
+                let mut status = status(now, config, own, handle, prefixes);
+                (status.counters.updates_out, status.counters.octets_out) = self.speaker.sent_counts(*peer);
+                Some(status)
+            })
+            .collect();
+        peers.sort_by_key(|p| p.address);
+        peers
+    }
+
+    async fn end(mut self, how: &Stop) {
+        self.listeners.values().for_each(AbortHandle::abort);
+        for handle in self.peers.values() {
+            let _ = handle.commands.try_send(PeerCommand::Stop(how.clone()));
+        }
+        let all = async {
+            loop {
+                tokio::select! {
+                    // Peer tasks hand over their last events; nobody needs them, but they must not wait for a place.
+                    _ = self.events.recv() => {}
+                    joined = self.tasks.join_next() => if joined.is_none() { return },
+                }
+            }
+        };
+        if tokio::time::timeout(STOP_WAIT, all).await.is_err() {
+            tracing::warn!("some bgp peers did not take their goodbye in time");
+        }
+    }
+}
+
+fn status(
+    now: Instant,
+    config: &crate::config::PeerConfig,
+    own_asn: u32,
+    handle: &PeerHandle,
+    prefixes: PerFamily<PrefixCounts>,
+) -> PeerStatus {
+    let report = handle.report.lock();
+    let negotiated = report.session.as_ref().map(|s| NegotiatedView {
+        router_id: s.router_id,
+        local_address: s.local_address,
+        hold_secs: s.hold_secs,
+        families: s.families,
+        four_octet_as: s.four_octet_as,
+        route_refresh: s.route_refresh,
+        graceful_restart: s.restart.map(|r| r.listed()).unwrap_or_default(),
+        restart_secs: s.restart.map_or(0, |r| r.restart_secs),
+        notification_restart: s.notification_restart,
+        capabilities: s.capabilities.clone(),
+    });
+    PeerStatus {
+        address: config.address,
+        description: config.description.clone(),
+        asn: config.asn,
+        session: if config.asn == own_asn {
+            SessionType::Ibgp
+        } else {
+            SessionType::Ebgp
+        },
+        state: report.state,
+        state_age: now.duration_since(report.since),
+        established_count: report.established_count,
+        prefixes,
+        last_error_sent: report.last_error_sent.clone(),
+        last_error_received: report.last_error_received.clone(),
+        negotiated,
+        counters: report.counters,
+    }
+}
