@@ -26,6 +26,7 @@ pub enum Kind {
     IpPool,
     IpReservation,
     KubeControllersConfiguration,
+    LiveMigration,
     NetworkPolicy,
     NetworkSet,
     Node,
@@ -69,7 +70,7 @@ const fn row(
 }
 
 /// One row a kind, in the order of [`Kind`].
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 23] = [
     row(
         "BGPConfiguration",
         "bgpconfigurations",
@@ -143,6 +144,7 @@ const ROWS: [Row; 22] = [
         Scope::Cluster,
         &["kubecontrollersconfig", "kubecontrollersconfigs"],
     ),
+    row("LiveMigration", "livemigrations", Scope::Namespaced, &[]),
     row(
         "NetworkPolicy",
         "networkpolicies",
@@ -186,7 +188,7 @@ const ROWS: [Row; 22] = [
 
 impl Kind {
     /// Every kind, in alphabetical order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BgpConfiguration,
         Self::BgpFilter,
         Self::BgpPeer,
@@ -200,6 +202,7 @@ impl Kind {
         Self::IpPool,
         Self::IpReservation,
         Self::KubeControllersConfiguration,
+        Self::LiveMigration,
         Self::NetworkPolicy,
         Self::NetworkSet,
         Self::Node,

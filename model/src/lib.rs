@@ -17,6 +17,7 @@
 //! | [`defaults`], [`validate`], [`change`] | what a writer fills in, may store, and does to metadata |
 //! | [`initial`] | the objects that a cluster needs before anything else |
 //! | [`gojson`] | JSON as Go's `encoding/json` writes it |
+//! | [`yaml`] | what people write and read |
 //! | [`ipam`] | blocks, affinities, handles and settings of the allocator |
 //! | [`update`] | what a watch of the store yields |
 
@@ -43,6 +44,7 @@ pub mod rule;
 pub mod selector;
 pub mod update;
 pub mod validate;
+pub mod yaml;
 
 pub use go::{Extra, Field, Path};
 pub use key::{AffinityOwner, Key, ResourceKey};

@@ -119,6 +119,13 @@ fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, DecodeError> {
     })
 }
 
+fn from_value<T: DeserializeOwned>(json: Value) -> Result<T, DecodeError> {
+    serde_path_to_error::deserialize(json).map_err(|error| DecodeError::Json {
+        path: error.path().to_string(),
+        reason: error.inner().to_string(),
+    })
+}
+
 /// A stored value that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -368,6 +375,17 @@ macro_rules! any_resource {
                 }
             }
 
+            /// Reads an object of a kind from a JSON value.
+            ///
+            /// # Errors
+            /// As [`AnyResource::decode`].
+            pub fn from_value(kind: Kind, json: Value) -> Result<Self, DecodeError> {
+                match kind {
+                    $( Kind::$variant => from_value::<Resource<$spec>>(json).map(Self::from), )*
+                    _ => Opaque::from_parts(kind, from_value(json)?).map(|o| Self::Opaque(Arc::new(o))),
+                }
+            }
+
             /// The object as Calico would store it. `resourceVersion` and `selfLink` are left out.
             #[must_use]
             pub fn encode(&self) -> Vec<u8> {
@@ -408,8 +426,8 @@ macro_rules! any_resource {
                 }
             }
 
-            /// The paths of the fields that this version does not know. Of an opaque object only metadata is known
-            /// so well.
+            /// The paths of the fields that this version does not know, but for those of FelixConfiguration that are
+            /// Calico's and that Twill does not read. Of an opaque object only metadata is known so well.
             #[must_use]
             pub fn unknown_fields(&self) -> Vec<String> {
                 let mut found = Vec::new();
@@ -417,6 +435,10 @@ macro_rules! any_resource {
                     $( Self::$variant(resource) => resource.unknown(&mut Path::default(), &mut found), )*
                     Self::Opaque(opaque) => Path::default()
                         .field("metadata", |path| opaque.metadata.unknown(path, &mut found)),
+                }
+                if matches!(self, Self::FelixConfiguration(_)) {
+                    let passed = felixconfiguration::FelixConfigurationSpec::PASSED_THROUGH;
+                    found.retain(|path| path.strip_prefix("spec.").is_none_or(|name| !passed.contains(&name)));
                 }
                 found
             }

@@ -35,7 +35,7 @@ fn a_policy_gets_tier_label_and_types() {
             Kind::GlobalNetworkPolicy,
             r#"{"egress":[{"action":"Deny"}],"ingress":[]}"#
         ),
-        r#""metadata":{"name":"a","labels":{"projectcalico.org/tier":"default"}},"spec":{"tier":"default","egress":[{"action":"Deny"}],"types":["Egress"]}"#
+        r#""metadata":{"name":"a","labels":{"projectcalico.org/tier":"default"}},"spec":{"tier":"default","egress":[{"action":"Deny","source":{},"destination":{}}],"types":["Egress"]}"#
     );
     assert_eq!(
         defaulted(Kind::NetworkPolicy, r#"{"tier":"t","types":["Egress"]}"#),

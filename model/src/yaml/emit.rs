@@ -1,0 +1,130 @@
+//! YAML as calicoctl prints it: fields in alphabetical order, lists not indented, text in quotes only where needed.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::scalar;
+use crate::gojson;
+use crate::kind::{API_VERSION, Kind};
+use crate::resource::AnyResource;
+
+/// The list of objects of one kind as `calicoctl get` prints it; `revision` is that of the read.
+#[must_use]
+pub fn list(kind: Kind, items: &[AnyResource], revision: i64) -> Value {
+    json!({
+        "kind": format!("{kind}List"),
+        "apiVersion": API_VERSION,
+        "metadata": { "resourceVersion": revision.to_string() },
+        "items": items,
+    })
+}
+
+/// Writes a value as YAML, ending in a newline.
+///
+/// # Errors
+/// If the value has no JSON form; objects always have one.
+pub fn to_string<T: Serialize + ?Sized>(value: &T) -> Result<String, gojson::Error> {
+    let json = serde_json::to_value(value)?;
+    let mut out = String::new();
+    match &json {
+        Value::Object(map) if !map.is_empty() => write_map(&mut out, map, 0, Lead::Line),
+        Value::Array(list) if !list.is_empty() => write_list(&mut out, list, 0),
+        scalar => out.push_str(&flow(scalar)),
+    }
+    if !out.ends_with('\n') {
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+/// What stands before the first field of a map: a fresh line, or `- ` on this one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lead {
+    Line,
+    Dash,
+}
+
+fn indent(out: &mut String, depth: usize) {
+    out.extend(std::iter::repeat_n("  ", depth));
+}
+
+fn write_map(out: &mut String, map: &serde_json::Map<String, Value>, depth: usize, lead: Lead) {
+    let mut fields: Vec<_> = map.iter().collect();
+    fields.sort_by(|a, b| a.0.cmp(b.0));
+    for (i, (key, value)) in fields.into_iter().enumerate() {
+        if i > 0 || lead == Lead::Line {
+            indent(out, depth);
+        }
+        out.push_str(&text(key));
+        out.push(':');
+        match value {
+            Value::Object(map) if !map.is_empty() => {
+                out.push('\n');
+                write_map(out, map, depth + 1, Lead::Line);
+            }
+            Value::Array(list) if !list.is_empty() => {
+                out.push('\n');
+                write_list(out, list, depth);
+            }
+            scalar => {
+                out.push(' ');
+                out.push_str(&flow(scalar));
+                out.push('\n');
+            }
+        }
+    }
+}
+
+fn write_list(out: &mut String, list: &[Value], depth: usize) {
+    for value in list {
+        indent(out, depth);
+        out.push_str("- ");
+        match value {
+            Value::Object(map) if !map.is_empty() => write_map(out, map, depth + 1, Lead::Dash),
+            // A list in a list stands as JSON, which is YAML.
+            other => {
+                out.push_str(&flow(other));
+                out.push('\n');
+            }
+        }
+    }
+}
+
+fn flow(value: &Value) -> String {
+    match value {
+        Value::String(string) => text(string),
+        Value::Number(_) | Value::Array(_) | Value::Object(_) => gojson::to_string(value).unwrap_or_default(),
+        Value::Null => "null".to_owned(),
+        Value::Bool(bool) => bool.to_string(),
+    }
+}
+
+/// Text plain where that reads back as the same text, else in quotes.
+fn text(text: &str) -> String {
+    if text.chars().any(|c| {
+        c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')
+    }) {
+        return gojson::to_string(text).unwrap_or_default();
+    }
+    let is_text = matches!(scalar::resolve(text), Some(Value::String(_)));
+    if !is_text || is_old_bool(text) {
+        return format!("\"{text}\"");
+    }
+    let special = text.starts_with([
+        '-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`', ' ',
+        '=', '<',
+    ]) || text.ends_with([' ', ':'])
+        || text.contains(": ")
+        || text.contains(" #");
+    if special {
+        format!("'{}'", text.replace('\'', "''"))
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Words that readers of YAML 1.1, calicoctl among them, take for booleans.
+fn is_old_bool(text: &str) -> bool {
+    const WORDS: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
+    WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
+}
