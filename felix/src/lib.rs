@@ -5,4 +5,5 @@
 //! daemon writes a route, rule, set, link or neighbour (one writer per kernel object).
 
 pub mod calc;
+pub mod kernel;
 pub mod plan;

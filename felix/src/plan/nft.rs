@@ -61,6 +61,12 @@ impl Name {
     }
 }
 
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -135,7 +141,7 @@ impl Table {
         missing.extend(
             stmts()
                 .filter_map(Stmt::set)
-                .filter(|s| !self.sets.contains_key(s))
+                .filter(|s| !self.sets.contains_key(s.as_str()))
                 .cloned(),
         );
         missing.into_iter().collect()

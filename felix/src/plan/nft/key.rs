@@ -92,6 +92,12 @@ impl Key {
         &self.from
     }
 
+    /// The content right after all that is covered; `None` when it reaches the end of the space.
+    #[must_use]
+    pub fn after(&self) -> Option<Vec<u8>> {
+        successor(self.to())
+    }
+
     /// The highest content covered.
     #[must_use]
     pub fn to(&self) -> &[u8] {

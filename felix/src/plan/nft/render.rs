@@ -175,11 +175,13 @@ impl Display for Stmt {
                     Per::Minute => "minute",
                     Per::Hour => "hour",
                 };
-                write!(
-                    f,
-                    "limit rate {}/{per} burst {} packets",
-                    rate.packets, rate.burst
-                )
+                write!(f, "limit rate {}/{per}", rate.packets)?;
+                // 5 is what `nft` takes and omits by default.
+                if rate.burst == 5 {
+                    Ok(())
+                } else {
+                    write!(f, " burst {} packets", rate.burst)
+                }
             }
             Self::Reject(Reject::TcpReset) => f.write_str("reject with tcp reset"),
             Self::Reject(Reject::PortUnreachable) => f.write_str("reject"),
