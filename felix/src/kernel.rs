@@ -1,9 +1,18 @@
 //! The only part of the daemon that writes the kernel: nf_tables and rtnetlink by thin encoders of our own,
 //! sysctls through `/proc`. Nothing is exec'd.
 
+pub mod dataplane;
+pub mod links;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod pod;
+pub mod routes;
+mod rtnl;
+mod sysctl;
+#[cfg(test)]
+mod testing;
 mod wire;
 
+pub use dataplane::{Counters, Dataplane, EndpointStatus, Handle, NotProgrammed, StartError, Status};
 pub use netlink::{NetlinkError, Protocol, Socket};

@@ -78,6 +78,9 @@ impl NetlinkError {
     }
 }
 
+/// Writes one message under the sequence number that it is given.
+pub(crate) type Fill = Box<dyn FnOnce(&mut Wire, u32)>;
+
 /// An answer to one message of a batch.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -230,10 +233,7 @@ impl Socket {
     }
 
     /// Sends messages that each want an acknowledgement, pipelined; results in the order of the messages.
-    pub(crate) fn pipeline(
-        &mut self,
-        build: Vec<Box<dyn FnOnce(&mut Wire, u32) + '_>>,
-    ) -> Result<Vec<Answer>, NetlinkError> {
+    pub(crate) fn pipeline(&mut self, build: Vec<Fill>) -> Result<Vec<Answer>, NetlinkError> {
         let mut results = Vec::with_capacity(build.len());
         let mut build = build.into_iter().peekable();
         while build.peek().is_some() {
@@ -500,7 +500,7 @@ fn check(result: i32) -> io::Result<()> {
 fn bind(fd: i32) -> io::Result<()> {
     // SAFETY: `sockaddr_nl` is plain data, for which all zero bytes is a value (let the kernel choose a port).
     let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
-    address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    address.nl_family = libc::sa_family_t::try_from(libc::AF_NETLINK).unwrap_or_default();
     // SAFETY: the address is live for the call and its length is its own.
     check(unsafe { libc::bind(fd, (&raw const address).cast(), size_u32::<libc::sockaddr_nl>()) })
 }

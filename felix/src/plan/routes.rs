@@ -134,8 +134,8 @@ impl Route {
 
 /// The winner for each destination, out of this node's own routes and those that BGP learned.
 #[must_use]
-pub fn resolve(own: &Routes, bgp: &Routes) -> Routes {
-    let mut all = own.clone();
+pub fn resolve(own: Routes, bgp: &Routes) -> Routes {
+    let mut all = own;
     for (dst, route) in bgp {
         match all.get(dst) {
             Some(held) if held.class() <= route.class() => {}
@@ -169,7 +169,7 @@ mod tests {
             (net("10.0.0.1/32"), bgp.clone()),
             (net("10.0.0.0/26"), bgp.clone()),
         ]);
-        let all = resolve(&own, &learned);
+        let all = resolve(own, &learned);
         assert_eq!(all[&net("10.0.0.1/32")], pod);
         assert_eq!(all[&net("10.0.0.0/26")], bgp);
     }

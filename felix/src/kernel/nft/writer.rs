@@ -200,6 +200,25 @@ impl Writer {
         Err(ApplyError::Overtaken)
     }
 
+    /// Removes the table whole, for handing the node back. No table is no error.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub fn remove(&mut self, table: &Table) -> Result<(), ApplyError> {
+        for _ in 0..OVERTAKEN_MAX {
+            self.held = None;
+            self.resync(table)?;
+            if self.held().is_none() {
+                return Ok(());
+            }
+            if let Sent::Done = self.send(table, &[Operation::DelTable], &mut Applied::default())? {
+                self.held = Some(None);
+                return Ok(());
+            }
+        }
+        Err(ApplyError::Overtaken)
+    }
+
     /// Makes sure that what is remembered is what is there: reads the generation, and the table when it must.
     fn refresh(&mut self, desired: &Table) -> Result<(), NetlinkError> {
         if self.held.is_some() {
