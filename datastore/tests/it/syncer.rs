@@ -8,7 +8,9 @@ use twill_datastore::etcd::EtcdStore;
 use twill_datastore::mem::{Fault, MemStore};
 use twill_datastore::syncer::{Health, Receiver, SyncBatch, Syncer};
 use twill_datastore::testing::EtcdServer;
-use twill_datastore::{Bytes, Consistency, KeyRange, Op, Revision, Store, Txn};
+use twill_datastore::{
+    Bytes, Consistency, KeyRange, Op, Revision, Store, StoreError, Txn, Watch, WatchItem, WatchRequest,
+};
 
 use crate::world::{etcd_store, within};
 
@@ -236,4 +238,30 @@ async fn compaction_while_etcd_is_away_tells_differences_only() {
     copy.catch_up(&store).await;
     assert_eq!(copy.told - told, 4);
     assert_eq!(copy.revision, revision);
+}
+
+#[tokio::test]
+async fn more_than_a_message_can_hold_is_listed_in_smaller_pages_and_listed_again_instead_of_caught_up_with()
+{
+    const VALUE_BYTES: usize = 1_400_000;
+    let server = EtcdServer::start();
+    let store = etcd_store(&server).await;
+    // 70 MB, in a page of 500 keys and in one message of a watch that catches up: both are above the bound of 64 MiB.
+    for at in 0..50 {
+        store
+            .put(format!("/c/{at:02}"), vec![b'x'; VALUE_BYTES])
+            .await
+            .unwrap();
+    }
+    let request = WatchRequest::new([KeyRange::prefix("/c/")], 2);
+    let mut watch = store.watch(request).await.unwrap();
+    let item = within("an end", watch.next()).await;
+    assert!(
+        matches!(item, WatchItem::Disconnected(StoreError::TooLarge { .. })),
+        "{item:?}"
+    );
+    let mut tasks = JoinSet::new();
+    let mut copy = start(&mut tasks, store.clone());
+    copy.catch_up(&store).await;
+    assert_eq!(copy.kvs.len(), 50);
 }
