@@ -350,6 +350,39 @@ fn listing_older_than_what_was_seen_is_refused() {
 }
 
 #[test]
+fn later_listing_is_told_as_one_unit_and_not_at_all_if_it_fails_half_way() {
+    let now = Instant::now();
+    let mut machine = watching(now);
+    machine.item(now, WatchItem::Compacted { oldest: 3 }, None);
+    machine.page(now, Ok(page(9, &["a0", "a1"], true)));
+    machine.page(now, Err(StoreError::Compacted { oldest: Some(10) }));
+    let delivered = |wishes: Vec<Output>| {
+        let changes = wishes.into_iter().filter_map(|wish| match wish {
+            Output::Deliver(changes) => Some(changes),
+            _ => None,
+        });
+        changes.collect::<Vec<_>>()
+    };
+    assert_eq!(delivered(wishes(&mut machine)), []);
+    machine.tick(machine.deadline().unwrap(), None);
+    machine.page(now, Ok(page(11, &["a0"], true)));
+    assert_eq!(delivered(wishes(&mut machine)), []);
+    machine.page(now, Ok(page(12, &["a2", "a3"], false)));
+    let [unit] = &delivered(wishes(&mut machine))[..] else {
+        panic!("not one unit")
+    };
+    let keys: Vec<_> = unit
+        .changes
+        .iter()
+        .map(|c| (&c.key[..], c.value.is_some()))
+        .collect();
+    assert_eq!(
+        (unit.revision, keys),
+        (11, vec![(&b"a0"[..], true), (b"a1", false), (b"a3", true)])
+    );
+}
+
+#[test]
 fn too_much_to_catch_up_with_means_to_list_again() {
     let now = Instant::now();
     let mut machine = watching(now);
