@@ -85,7 +85,7 @@ impl Validate for AnyResource {
         check.field("spec", |check| match self {
             Self::BgpConfiguration(config) => bgp::configuration(check, config),
             Self::BgpPeer(peer) => bgp::peer(check, &peer.spec),
-            Self::FelixConfiguration(config) => config::felix(check, &config.spec),
+            Self::FelixConfiguration(config) => config::felix(check, config),
             Self::GlobalNetworkPolicy(policy) => policy::global(check, &policy.spec),
             Self::GlobalNetworkSet(set) => rule::nets(check, "nets", &set.spec.nets),
             Self::IpamConfiguration(config) => config::ipam(check, &config.spec),
@@ -165,6 +165,15 @@ impl Check {
     /// The text of the field `name`, unless empty, must be one of `words`.
     fn one_of(&mut self, name: &str, text: &str, words: &[&str]) {
         if !text.is_empty() && !words.contains(&text) {
+            self.wrong_field(name, format!("{text:?} is none of {}", words.join(", ")));
+        }
+    }
+
+    /// The text of the field `name`, if there is one, must be one of `words`.
+    fn word(&mut self, name: &str, text: Option<&str>, words: &[&str]) {
+        if let Some(text) = text
+            && !words.contains(&text)
+        {
             self.wrong_field(name, format!("{text:?} is none of {}", words.join(", ")));
         }
     }

@@ -37,13 +37,18 @@ pub(super) fn configuration(check: &mut Check, config: &BgpConfiguration) {
             false,
         ),
     ] {
-        let right = addr.parse().is_ok_and(|addr: IpAddr| addr.is_ipv4() == v4);
+        let right = text::is_address(addr, v4);
         check.refuse(
             !addr.is_empty() && !right,
             name,
             "is no address of this IP version",
         );
     }
+    check.word(
+        "programClusterRoutes",
+        spec.program_cluster_routes.as_deref(),
+        &["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"],
+    );
     super::config::priority(check, "ipv4NormalRoutePriority", spec.ipv4_normal_route_priority);
     super::config::priority(check, "ipv6NormalRoutePriority", spec.ipv6_normal_route_priority);
 }
@@ -92,8 +97,12 @@ fn cluster_wide(check: &mut Check, config: &BgpConfiguration) {
 }
 
 fn block(check: &mut Check, block: &CidrBlock) {
-    let masked = block.cidr.as_ref().is_none_or(Net::is_masked);
-    check.refuse(!masked, "cidr", "has host bits set");
+    let right = block.cidr.as_ref().is_none_or(is_prefix);
+    check.refuse(!right, "cidr", "must be a CIDR without host bits");
+}
+
+fn is_prefix(net: &Net) -> bool {
+    net.has_prefix_len() && net.is_masked()
 }
 
 fn communities(check: &mut Check, config: &BgpConfiguration) {
@@ -113,7 +122,7 @@ fn communities(check: &mut Check, config: &BgpConfiguration) {
         "prefixAdvertisements",
         &spec.prefix_advertisements,
         |check, advertisement| {
-            let right = advertisement.cidr.as_ref().is_some_and(Net::is_masked);
+            let right = advertisement.cidr.as_ref().is_some_and(is_prefix);
             check.refuse(!right, "cidr", "must be a CIDR without host bits");
             check.refuse(
                 advertisement.communities.is_empty(),
@@ -132,6 +141,9 @@ fn communities(check: &mut Check, config: &BgpConfiguration) {
     );
 }
 
+/// Most characters of a selector of a peer.
+const SELECTOR_MAX: usize = 4096;
+
 const COMMUNITY: &str = "a community: aa:nn of 16 bits each, or aa:nn:mm of 32 bits each";
 
 fn is_community(text: &str) -> bool {
@@ -148,10 +160,7 @@ fn is_community(text: &str) -> bool {
 }
 
 pub(super) fn peer(check: &mut Check, peer: &BgpPeerSpec) {
-    check.name("node", &peer.node);
-    check.selector("nodeSelector", &peer.node_selector);
-    check.selector("peerSelector", &peer.peer_selector);
-    check.selector("localWorkloadSelector", &peer.local_workload_selector);
+    scope(check, peer);
     rule::names(check, "filters", &peer.filters);
     let (node, ip) = (!peer.node.is_empty(), !peer.peer_ip.is_empty());
     let (selected, workloads) = (
@@ -213,6 +222,28 @@ pub(super) fn peer(check: &mut Check, peer: &BgpPeerSpec) {
         "keepOriginalNextHop",
         "cannot stand beside nextHopMode, which replaces it",
     );
+}
+
+/// Which nodes and which peers are meant.
+fn scope(check: &mut Check, peer: &BgpPeerSpec) {
+    check.name("node", &peer.node);
+    check.refuse(
+        peer.node.len() > text::NAME_BYTES_MAX,
+        "node",
+        "has more than 253 bytes",
+    );
+    for (name, selector) in [
+        ("nodeSelector", &peer.node_selector),
+        ("peerSelector", &peer.peer_selector),
+        ("localWorkloadSelector", &peer.local_workload_selector),
+    ] {
+        check.selector(name, selector);
+        check.refuse(
+            selector.chars().count() > SELECTOR_MAX,
+            name,
+            "has more than 4096 characters",
+        );
+    }
 }
 
 /// The address and port of a peer: `ip`, `ipv4:port` or `[ipv6]:port`; no port is 0.

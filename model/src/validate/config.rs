@@ -1,9 +1,10 @@
 //! Settings of the data plane and of the allocator.
 
-use std::net::IpAddr;
-
-use super::Check;
+use super::{Check, text};
+use crate::initial::DEFAULT;
 use crate::net::Net;
+use crate::number::Port;
+use crate::resources::felixconfiguration::FelixConfiguration;
 use crate::resources::{FelixConfigurationSpec, IpamConfigurationSpec};
 
 /// Greatest metric of a route that still has a less preferred one.
@@ -20,8 +21,57 @@ pub(super) fn ipam(check: &mut Check, spec: &IpamConfigurationSpec) {
     check.refuse(!cooldown, "ipCooldownSeconds", "must be from 0 to 1200");
 }
 
-pub(super) fn felix(check: &mut Check, spec: &FelixConfigurationSpec) {
+pub(super) fn felix(check: &mut Check, config: &FelixConfiguration) {
+    let (spec, name) = (&config.spec, config.metadata.name.as_str());
     check.selector("nodeSelector", spec.node_selector.as_deref().unwrap_or(""));
+    check.refuse(
+        spec.node_selector.is_some() && (name == DEFAULT || name.starts_with("node.")),
+        "nodeSelector",
+        "cannot be set where the name says which nodes are meant",
+    );
+    words(check, spec);
+    log_level(check, "logSeverityScreen", &spec.log_severity_screen);
+    check.refuse(
+        !is_log_prefix(&spec.log_prefix),
+        "logPrefix",
+        "may hold letters, digits, spaces and %:/_- only",
+    );
+    check.text(
+        "prometheusMetricsHost",
+        &spec.prometheus_metrics_host,
+        text::is_metrics_host,
+        "a host",
+    );
+    let zero = matches!(spec.nat_port_range, Some(Port::Range(0, _)));
+    check.refuse(zero, "natPortRange", "0 is no port, 1 to 65535 are");
+    addresses(check, spec);
+    for (name, duration) in [
+        ("routeRefreshInterval", spec.route_refresh_interval),
+        ("interfaceRefreshInterval", spec.interface_refresh_interval),
+        ("reportingInterval", spec.reporting_interval),
+        ("reportingTTL", spec.reporting_ttl),
+    ] {
+        let negative = duration.is_some_and(|duration| duration.nanos() < 0);
+        check.refuse(negative, name, "must not be negative");
+    }
+    for (name, metric) in [
+        ("ipv4NormalRoutePriority", spec.ipv4_normal_route_priority),
+        ("ipv4ElevatedRoutePriority", spec.ipv4_elevated_route_priority),
+        ("ipv6NormalRoutePriority", spec.ipv6_normal_route_priority),
+        ("ipv6ElevatedRoutePriority", spec.ipv6_elevated_route_priority),
+    ] {
+        priority(check, name, metric);
+    }
+}
+
+fn is_log_prefix(prefix: &str) -> bool {
+    prefix
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"%: /_-".contains(&b))
+}
+
+/// Fields that are one word of a list.
+fn words(check: &mut Check, spec: &FelixConfigurationSpec) {
     check.one_of(
         "defaultEndpointToHostAction",
         &spec.default_endpoint_to_host_action,
@@ -37,7 +87,8 @@ pub(super) fn felix(check: &mut Check, spec: &FelixConfigurationSpec) {
         &spec.nftables_filter_deny_action,
         &["Drop", "Reject"],
     );
-    check.one_of("routeSource", &spec.route_source, &["CalicoIPAM", "WorkloadIPs"]);
+    let known = ["", "calicoipam", "workloadips"].contains(&spec.route_source.to_ascii_lowercase().as_str());
+    check.refuse(!known, "routeSource", "must be CalicoIPAM or WorkloadIPs");
     check.one_of(
         "serviceLoopPrevention",
         &spec.service_loop_prevention,
@@ -49,32 +100,25 @@ pub(super) fn felix(check: &mut Check, spec: &FelixConfigurationSpec) {
         &["Disabled", "Any"],
     );
     check.one_of("ipForwarding", &spec.ip_forwarding, &["Enabled", "Disabled"]);
-    let word = |value: &Option<String>| value.clone().unwrap_or_default();
-    check.one_of(
+    check.word(
         "nftablesMode",
-        &word(&spec.nftables_mode),
+        spec.nftables_mode.as_deref(),
         &["Auto", "Enabled", "Disabled"],
     );
-    check.one_of("floatingIPs", &word(&spec.floating_ips), &["Enabled", "Disabled"]);
-    let exclusions = word(&spec.nat_outgoing_exclusions);
-    check.one_of(
+    check.word(
+        "floatingIPs",
+        spec.floating_ips.as_deref(),
+        &["Enabled", "Disabled"],
+    );
+    check.word(
         "natOutgoingExclusions",
-        &exclusions,
+        spec.nat_outgoing_exclusions.as_deref(),
         &["IPPoolsOnly", "IPPoolsAndHostIPs"],
     );
-    log_level(check, "logSeverityScreen", &spec.log_severity_screen);
-    addresses(check, spec);
-    priority(check, "ipv4NormalRoutePriority", spec.ipv4_normal_route_priority);
-    priority(
-        check,
-        "ipv4ElevatedRoutePriority",
-        spec.ipv4_elevated_route_priority,
-    );
-    priority(check, "ipv6NormalRoutePriority", spec.ipv6_normal_route_priority);
-    priority(
-        check,
-        "ipv6ElevatedRoutePriority",
-        spec.ipv6_elevated_route_priority,
+    check.word(
+        "programClusterRoutes",
+        spec.program_cluster_routes.as_deref(),
+        &["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"],
     );
 }
 
@@ -92,7 +136,7 @@ fn addresses(check: &mut Check, spec: &FelixConfigurationSpec) {
             false,
         ),
     ] {
-        let right = addr.parse().is_ok_and(|addr: IpAddr| addr.is_ipv4() == v4);
+        let right = text::is_address(addr, v4);
         check.refuse(
             !addr.is_empty() && !right,
             name,

@@ -58,7 +58,7 @@ fn addresses(check: &mut Check, spec: &WorkloadEndpointSpec) {
         ("ipv4Gateway", &spec.ipv4_gateway, true),
         ("ipv6Gateway", &spec.ipv6_gateway, false),
     ] {
-        let right = gateway.parse().is_ok_and(|addr: IpAddr| addr.is_ipv4() == v4);
+        let right = text::is_address(gateway, v4);
         check.refuse(
             !gateway.is_empty() && !right,
             field,

@@ -64,11 +64,11 @@ pub(super) fn check(check: &mut Check, node: &NodeSpec) {
         });
     }
     check.each("addresses", &node.addresses, |check, address| {
-        let masked = address.address.parse().is_ok_and(|net: Net| net.is_masked());
+        let right = address.address.parse::<Net>().is_ok();
         check.refuse(
-            !masked,
+            !right,
             "address",
-            "must be an address or a CIDR without host bits",
+            "must be an address, with or without prefix length",
         );
         check.one_of(
             "type",
@@ -80,8 +80,9 @@ pub(super) fn check(check: &mut Check, node: &NodeSpec) {
 
 /// An address of one IP version, with or without prefix length.
 fn family(check: &mut Check, name: &str, net: Option<&Net>, right: fn(&Net) -> bool) {
-    if let Some(net) = net.filter(|net| !right(net)) {
-        check.wrong_field(name, format!("{net} is of the other IP version"));
+    let mapped = |net: &Net| net.addr().to_canonical() != net.addr();
+    if let Some(net) = net.filter(|net| !right(net) || mapped(net)) {
+        check.wrong_field(name, format!("{net} is of another IP version"));
     }
 }
 

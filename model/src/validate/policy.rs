@@ -13,14 +13,21 @@ pub(super) fn namespaced(check: &mut Check, spec: &NetworkPolicySpec) {
     check.name("tier", &spec.tier);
     rules(check, &spec.ingress, &spec.egress);
     types(check, &spec.types);
+    hints(check, spec.performance_hints.len());
     check.local_selector("selector", &spec.selector);
     check.local_selector("serviceAccountSelector", &spec.service_account_selector);
+}
+
+/// There is one hint, and it can be given once.
+fn hints(check: &mut Check, given: usize) {
+    check.refuse(given > 1, "performanceHints", "holds a hint twice");
 }
 
 pub(super) fn global(check: &mut Check, spec: &GlobalNetworkPolicySpec) {
     check.name("tier", &spec.tier);
     rules(check, &spec.ingress, &spec.egress);
     types(check, &spec.types);
+    hints(check, spec.performance_hints.len());
     check.local_selector("selector", &spec.selector);
     check.local_selector("serviceAccountSelector", &spec.service_account_selector);
     check.local_selector("namespaceSelector", &spec.namespace_selector);

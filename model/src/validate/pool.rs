@@ -37,6 +37,8 @@ pub(super) fn check(check: &mut Check, pool: &IpPoolSpec) {
 
 fn cidr(check: &mut Check, pool: &IpPoolSpec) {
     let cidr = &pool.cidr;
+    let mapped = cidr.addr().to_canonical() != cidr.addr();
+    check.refuse(mapped, "cidr", "maps IPv4 into IPv6; write it as IPv4");
     check.refuse(
         !cidr.has_prefix_len(),
         "cidr",

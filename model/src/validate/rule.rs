@@ -144,9 +144,8 @@ fn entity(check: &mut Check, end: &EntityRule) {
             ));
         }
     });
-    for (name, selector) in [("selector", &end.selector), ("notSelector", &end.not_selector)] {
-        check.local_selector(name, selector);
-    }
+    check.local_selector("selector", &end.selector);
+    check.selector("notSelector", &end.not_selector);
     check.selector("namespaceSelector", &end.namespace_selector);
     let mixed = end.namespace_selector.contains("global(") && !is_global(&end.namespace_selector);
     check.refuse(
@@ -187,10 +186,12 @@ fn ports(check: &mut Check, protocol: Option<Protocol>, end: &EntityRule) {
             Some(protocol) => protocol.supports_ports() || ports.is_empty(),
         };
         check.refuse(!allowed, name, "needs protocol TCP, UDP or SCTP");
-        check.each(name, ports, |check, port| {
-            if matches!(port, Port::Range(0, _)) {
-                check.wrong("0 is no port, 1 to 65535 are");
+        check.each(name, ports, |check, port| match port {
+            Port::Range(0, _) => check.wrong("0 is no port, 1 to 65535 are"),
+            Port::Named(name) if !text::is_port_name(name) => {
+                check.wrong(format!("{name:?} is not the name of a port"));
             }
+            Port::Range(..) | Port::Named(_) => {}
         });
     }
 }

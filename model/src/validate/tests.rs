@@ -401,7 +401,7 @@ fn nodes_have_addresses_of_the_right_kind() {
     );
     node(r#"{"vxlanTunnelMACAddr":"x"}"#, &["spec.vxlanTunnelMACAddr"]);
     node(
-        r#"{"addresses":[{"address":"10.0.0.1/24","type":"Other"}]}"#,
+        r#"{"addresses":[{"address":"x","type":"Other"}]}"#,
         &["spec.addresses[0].address", "spec.addresses[0].type"],
     );
 }

@@ -1,5 +1,7 @@
 //! What names look like.
 
+use std::net::IpAddr;
+
 /// Most bytes of a name.
 pub const NAME_BYTES_MAX: usize = 253;
 /// Most bytes of a label of a DNS name, of the value of a Kubernetes label, and of the name part of its key.
@@ -75,6 +77,19 @@ pub fn is_label_value(text: &str) -> bool {
 #[must_use]
 pub fn is_port_name(text: &str) -> bool {
     text.len() <= 15 && is_label(text) && !text.contains("--") && text.bytes().any(|b| b.is_ascii_lowercase())
+}
+
+/// An address of one IP version. What maps IPv4 into IPv6 is of neither.
+#[must_use]
+pub fn is_address(text: &str, v4: bool) -> bool {
+    text.parse()
+        .is_ok_and(|addr: IpAddr| addr.is_ipv4() == v4 && addr.to_canonical() == addr)
+}
+
+/// The host part of a URL, loosely: what Calico takes for the address of its metrics.
+#[must_use]
+pub fn is_metrics_host(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && consists_of(text, b":._+-")
 }
 
 /// A MAC address of six octets, joined by colons or dashes.

@@ -2,3 +2,4 @@
 
 mod objects;
 mod selector;
+mod validation;

@@ -66,12 +66,9 @@ fn values_decode_and_encode_to_the_same_bytes() {
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// But for FelixConfiguration, of which Twill types only what it obeys and carries the rest along.
 #[test]
 fn no_stored_field_is_unknown() {
-    let felix =
-        |name: &str| name.starts_with("felixconfiguration") || name.starts_with("system-node-start-felix");
-    for (name, object) in objects().into_iter().filter(|(name, _)| !felix(name)) {
+    for (name, object) in objects() {
         let key = Key::parse(&object.key);
         let value = Value::decode(&key, &Bytes::from(object.value)).unwrap();
         if let Some(resource) = value.resource() {
