@@ -1,3 +1,90 @@
-//! The Twill node daemon.
+//! The Twill node daemon: the place where everything meets, and nothing else.
 
-fn main() {}
+mod api;
+mod bgp;
+mod bootstrap;
+mod cni;
+mod daemon;
+mod dataplane;
+mod fabric;
+mod health;
+mod host;
+mod http;
+mod hub;
+mod metrics;
+mod register;
+mod socket;
+mod supervisor;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use bootstrap::{Bootstrap, Flags};
+
+/// The Twill node daemon.
+#[derive(Debug, Parser)]
+#[command(name = "twilld", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run this node of the fabric.
+    Run(Box<Flags>),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log();
+    let outcome = match cli.command {
+        Command::Run(flags) => run(*flags),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "the daemon ends; the kernel stays as it is"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// To standard error, by `TWILL_LOG` (`info` if unset), in colour only for a terminal.
+fn log() {
+    let filter = EnvFilter::try_from_env("TWILL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}
+
+fn run(flags: Flags) -> Result<()> {
+    let bootstrap = Bootstrap::load(flags)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let ended = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        daemon::run(bootstrap, stop).await
+    });
+    // A blocking call into a dead kernel or file system must not hold the process.
+    runtime.shutdown_background();
+    ended
+}

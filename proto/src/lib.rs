@@ -15,6 +15,8 @@ pub mod cni {
     #[allow(
         missing_docs,
         clippy::all,
+        clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
         reason = "generated; documented in proto/cni.proto"
     )]
     mod generated {
@@ -31,6 +33,8 @@ pub mod cni {
     missing_docs,
     unused_qualifications,
     clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
     reason = "generated; documented in proto/twill.proto"
 )]
 pub mod api {

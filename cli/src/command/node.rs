@@ -1,0 +1,55 @@
+//! `twillctl node status` and `twillctl version`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use twill_proto::api::bgp_client::BgpClient;
+use twill_proto::api::node_client::NodeClient;
+use twill_proto::api::{PeersRequest, StatusRequest};
+
+use super::bgp;
+use crate::client;
+
+pub(crate) async fn status(socket: &Path) -> Result<ExitCode> {
+    let channel = client::connect(socket).await?;
+    let status = NodeClient::new(channel.clone())
+        .status(StatusRequest {})
+        .await
+        .context("asking for status")?
+        .into_inner();
+    let word = if status.ready { "ready" } else { "not ready" };
+    println!(
+        "Twill process is running on node {} (version {}): {word}.",
+        status.node, status.version
+    );
+    for component in &status.components {
+        let word = if component.ready { "ready" } else { "not ready" };
+        let colon = if component.detail.is_empty() { "" } else { ": " };
+        println!("  {:<12} {word}{colon}{}", component.name, component.detail);
+    }
+    let peers = BgpClient::new(channel)
+        .peers(PeersRequest {})
+        .await
+        .context("asking for BGP peers")?
+        .into_inner()
+        .peers;
+    print!("{}", bgp::status_tables(&peers));
+    Ok(if status.ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+pub(crate) async fn version(socket: &Path) -> Result<ExitCode> {
+    println!("Client Version:    {}", env!("CARGO_PKG_VERSION"));
+    let channel = client::connect(socket).await?;
+    let status = NodeClient::new(channel)
+        .status(StatusRequest {})
+        .await
+        .context("asking for the version")?
+        .into_inner();
+    println!("Daemon Version:    {}", status.version);
+    Ok(ExitCode::SUCCESS)
+}

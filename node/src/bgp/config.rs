@@ -1,0 +1,213 @@
+//! The speaker's configuration as a function of Node, BGPConfiguration, BGPPeer and IPPool resources: who peers with
+//! whom (calico-node's confd semantics, 4.1), with which policies. Pure: same resources, same sessions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use twill_bgp::{Config, PeerConfig};
+use twill_model::resources::bgpconfiguration::BindMode;
+use twill_model::resources::{BgpConfiguration, Node};
+
+use super::peers::Session;
+use super::policies::{self, Policies};
+use crate::fabric::Fabric;
+
+/// The cluster's AS if no resource says.
+pub(crate) const DEFAULT_AS: u32 = 64512;
+/// Where BGP listens if no resource says (RFC 4271 section 8).
+pub(crate) const BGP_PORT: u16 = 179;
+/// Metric of routes if no resource says, as Calico.
+const NORMAL_ROUTE_PRIORITY: u32 = 1024;
+
+/// Why a peer exists, for operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerType {
+    /// The node-to-node mesh.
+    Mesh,
+    /// A BGPPeer without node or nodeSelector.
+    Global,
+    /// A BGPPeer for this node.
+    Node,
+}
+
+/// Where a peer's configuration comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) kind: PeerType,
+    /// Name of the BGPPeer, or of the other Node.
+    pub(crate) name: String,
+}
+
+/// The speaker's configuration, what each peer stands for, and what could not be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Derived {
+    pub(crate) config: Config,
+    pub(crate) sources: BTreeMap<IpAddr, Source>,
+    /// One sentence each, naming the resource.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What concerns this node as a whole.
+#[derive(Debug)]
+pub(super) struct Local<'a> {
+    pub(super) name: &'a str,
+    pub(super) node: &'a Node,
+    pub(super) asn: u32,
+    pub(super) fabric: &'a Fabric,
+}
+
+impl Local<'_> {
+    /// Our address with its subnet, in the family of `peer`.
+    pub(super) fn address_towards(&self, peer: IpAddr) -> Option<IpNet> {
+        addresses(self.node)
+            .into_iter()
+            .find(|net| net.addr().is_ipv4() == peer.is_ipv4())
+    }
+}
+
+/// Derives the configuration of node `own`, which announces `ours`. `None` while the node has no address to speak from: there is nobody to be.
+pub(crate) fn bgp_config(own: &str, fabric: &Fabric, ours: &BTreeSet<IpNet>) -> Option<Derived> {
+    let node = fabric.nodes.get(own)?;
+    let addresses = addresses(node);
+    let asn = as_number(node, fabric);
+    let mut config = Config::new(asn, router_id(own, &addresses)?);
+    config.listen = listen(own, fabric, &addresses);
+    config.cluster_id = node
+        .spec
+        .bgp
+        .as_ref()
+        .and_then(|b| b.route_reflector_cluster_id)
+        .map(|id| id.0);
+    let local = Local {
+        name: own,
+        node,
+        asn,
+        fabric,
+    };
+    let policies = Policies::new(fabric, ours);
+    let mut warnings = policies.warnings.clone();
+    let mut sources = BTreeMap::new();
+    for session in super::peers::sessions(&local, &mut warnings) {
+        sources.insert(session.address, session.source.clone());
+        config.peers.push(peer_config(&local, &policies, session));
+    }
+    Some(Derived {
+        config,
+        sources,
+        warnings,
+    })
+}
+
+fn peer_config(local: &Local<'_>, policies: &Policies, session: Session) -> PeerConfig {
+    let mut peer = PeerConfig::new(session.address, session.asn);
+    let ours = local.address_towards(session.address);
+    peer.port = session.port;
+    peer.description = session.source.name;
+    peer.local_address = ours.map(|net| net.addr()).filter(|_| session.from_node_address);
+    peer.shared_subnet = ours
+        .map(|net| net.trunc())
+        .filter(|net| net.contains(&session.address));
+    peer.passive = session.passive;
+    peer.next_hop = session.next_hop;
+    peer.own_as_allowed = session.own_as_allowed;
+    peer.ttl_security_hops = session.ttl_security_hops;
+    peer.route_reflector_client = session.route_reflector_client;
+    if let Some(secs) = session.restart_secs {
+        peer.graceful_restart.restart_secs = secs;
+    }
+    let external = session.asn != local.asn;
+    peer.import = Arc::clone(if external {
+        &policies.import_external
+    } else {
+        &policies.import_internal
+    });
+    peer.export = Arc::clone(&policies.export);
+    peer
+}
+
+/// A node's BGP addresses with their subnets, IPv4 first.
+pub(crate) fn addresses(node: &Node) -> Vec<IpNet> {
+    let Some(bgp) = &node.spec.bgp else {
+        return Vec::new();
+    };
+    [&bgp.ipv4_address, &bgp.ipv6_address]
+        .into_iter()
+        .flatten()
+        .map(|net| net.as_written())
+        .collect()
+}
+
+/// A node's AS number: its own, or the cluster's.
+pub(super) fn as_number(node: &Node, fabric: &Fabric) -> u32 {
+    let own = node.spec.bgp.as_ref().and_then(|b| b.as_number);
+    let cluster = || default_configuration(fabric).and_then(|c| c.spec.as_number);
+    own.or_else(cluster).map_or(DEFAULT_AS, |asn| asn.0)
+}
+
+/// The port that a node listens on: its own, or the cluster's.
+pub(super) fn listen_port(node: &str, fabric: &Fabric) -> u16 {
+    let of = |c: Option<&Arc<BgpConfiguration>>| c.map_or(0, |c| c.spec.listen_port);
+    [
+        of(node_configuration(node, fabric)),
+        of(default_configuration(fabric)),
+    ]
+    .into_iter()
+    .find(|port| *port != 0)
+    .unwrap_or(BGP_PORT)
+}
+
+/// LOCAL_PREF of what we announce: 2147483647 - metric, as Calico 3.32 and later, so that neither side's copy of a
+/// prefix wins by accident.
+pub(super) fn local_pref(fabric: &Fabric, net: &IpNet) -> u32 {
+    let of = |c: &BgpConfiguration| match net {
+        IpNet::V4(_) => c.spec.ipv4_normal_route_priority,
+        IpNet::V6(_) => c.spec.ipv6_normal_route_priority,
+    };
+    let priority = default_configuration(fabric)
+        .and_then(|c| of(c))
+        .and_then(|p| u32::try_from(p).ok());
+    policies::LOCAL_PREF_BASE - priority.unwrap_or(NORMAL_ROUTE_PRIORITY)
+}
+
+pub(super) fn default_configuration(fabric: &Fabric) -> Option<&Arc<BgpConfiguration>> {
+    fabric.bgp_configurations.get("default")
+}
+
+fn node_configuration<'a>(node: &str, fabric: &'a Fabric) -> Option<&'a Arc<BgpConfiguration>> {
+    fabric.bgp_configurations.get(&format!("node.{node}"))
+}
+
+/// The IPv4 address; on a node without one, four octets of a hash of its name, as confd's `hash` does, kept out of the
+/// multicast and zero ranges.
+fn router_id(own: &str, addresses: &[IpNet]) -> Option<Ipv4Addr> {
+    if let Some(IpAddr::V4(v4)) = addresses.iter().map(IpNet::addr).find(IpAddr::is_ipv4) {
+        return Some(v4);
+    }
+    addresses.first()?;
+    let hash = own.bytes().fold(0x811c_9dc5_u32, |h, b| {
+        (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
+    });
+    Some(Ipv4Addr::from(hash & 0x7fff_ffff | 0x0100_0000))
+}
+
+fn listen(own: &str, fabric: &Fabric, addresses: &[IpNet]) -> Vec<SocketAddr> {
+    let port = listen_port(own, fabric);
+    let mode = [node_configuration(own, fabric), default_configuration(fabric)]
+        .into_iter()
+        .flatten()
+        .find_map(|c| c.spec.bind_mode);
+    let bound = |net: &IpNet| match (&mode, net) {
+        (Some(BindMode::NodeIp), net) => net.addr(),
+        (_, IpNet::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+        (_, IpNet::V6(_)) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    addresses
+        .iter()
+        .map(|net| SocketAddr::new(bound(net), port))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

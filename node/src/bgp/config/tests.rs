@@ -1,0 +1,328 @@
+use super::*;
+use bytes::Bytes;
+use twill_bgp::config::NextHopMode;
+use twill_model::update::Value;
+use twill_model::{Key, Kind, Update};
+
+/// A fabric made of objects as they lie in the store.
+fn fabric(objects: &[(Kind, &str, &str)]) -> Fabric {
+    let mut fabric = Fabric::default();
+    for (kind, name, spec) in objects {
+        let (name, labels) = name.split_once('|').unwrap_or((name, ""));
+        let labels: Vec<String> = labels
+            .split(',')
+            .filter(|l| !l.is_empty())
+            .map(|l| format!("\"{l}\":\"\""))
+            .collect();
+        let json = format!(
+            r#"{{"kind":"{kind}","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}","labels":{{{}}}}},"spec":{spec}}}"#,
+            labels.join(",")
+        );
+        put(&mut fabric, Key::cluster(*kind, name), json);
+    }
+    fabric
+}
+
+fn put(fabric: &mut Fabric, key: Key, json: String) {
+    let value = Value::decode(&key, &Bytes::from(json)).unwrap();
+    fabric.apply(
+        "n1",
+        &Update {
+            key,
+            value: Some(value),
+            revision: 1,
+        },
+    );
+}
+
+fn node(address: &str) -> String {
+    format!(r#"{{"bgp":{{"ipv4Address":"{address}"}}}}"#)
+}
+
+fn three_nodes() -> Vec<(Kind, &'static str, String)> {
+    vec![
+        (Kind::Node, "n1|rack-a", node("172.31.0.10/24")),
+        (Kind::Node, "n2|rack-a", node("172.31.0.9/24")),
+        (Kind::Node, "n3|rack-b", node("172.31.0.30/24")),
+    ]
+}
+
+fn derive(own: &str, fabric: &Fabric) -> Option<Derived> {
+    bgp_config(own, fabric, &BTreeSet::new())
+}
+
+/// The peers of n1, one line each: address, AS, port, and what is not the default.
+fn peers(extra: &[(Kind, &str, &str)]) -> Vec<String> {
+    let nodes = three_nodes();
+    let mut objects: Vec<(Kind, &str, &str)> = nodes.iter().map(|(k, n, s)| (*k, *n, s.as_str())).collect();
+    objects.extend(extra);
+    lines(&derive("n1", &fabric(&objects)).unwrap())
+}
+
+fn lines(derived: &Derived) -> Vec<String> {
+    let line = |p: &PeerConfig| {
+        let mut words = vec![p.address.to_string(), p.asn.to_string(), p.port.to_string()];
+        words.push(match derived.sources[&p.address].kind {
+            PeerType::Mesh => "mesh".into(),
+            PeerType::Global => format!("global:{}", p.description),
+            PeerType::Node => format!("node:{}", p.description),
+        });
+        words.extend(p.passive.then(|| "passive".to_owned()));
+        words.extend((p.next_hop != NextHopMode::Auto).then(|| format!("{:?}", p.next_hop)));
+        words.extend(p.route_reflector_client.then(|| "client".to_owned()));
+        words.extend(p.shared_subnet.is_none().then(|| "far".to_owned()));
+        words.extend(p.local_address.is_none().then(|| "anyaddr".to_owned()));
+        words.join(" ")
+    };
+    derived
+        .config
+        .peers
+        .iter()
+        .map(line)
+        .chain(derived.warnings.iter().map(|w| format!("! {w}")))
+        .collect()
+}
+
+#[test]
+fn the_mesh_is_every_other_node_and_the_greater_string_is_waited_for() {
+    // "172.31.0.9" is the greater string, though the lesser address.
+    assert_eq!(
+        peers(&[]),
+        [
+            "172.31.0.9 64512 179 mesh passive",
+            "172.31.0.30 64512 179 mesh passive"
+        ]
+    );
+}
+
+#[test]
+fn exactly_one_side_of_each_pair_of_the_mesh_dials() {
+    let nodes = three_nodes();
+    let objects: Vec<(Kind, &str, &str)> = nodes.iter().map(|(k, n, s)| (*k, *n, s.as_str())).collect();
+    let fabric = fabric(&objects);
+    for (a, b) in [("n1", "n2"), ("n1", "n3"), ("n2", "n3")] {
+        let address = |name: &str| addresses(&fabric.nodes[name])[0].addr();
+        let passive = |own: &str, peer: &str| {
+            let derived = derive(own, &fabric).unwrap();
+            derived
+                .config
+                .peers
+                .iter()
+                .find(|p| p.address == address(peer))
+                .unwrap()
+                .passive
+        };
+        assert_ne!(passive(a, b), passive(b, a), "{a} {b}");
+    }
+}
+
+#[test]
+fn the_mesh_can_be_off_and_leaves_reflectors_out() {
+    assert!(
+        peers(&[(
+            Kind::BgpConfiguration,
+            "default",
+            r#"{"nodeToNodeMeshEnabled":false}"#
+        )])
+        .is_empty()
+    );
+    let reflector = r#"{"bgp":{"ipv4Address":"172.31.0.9/24","routeReflectorClusterID":"244.0.0.1"}}"#;
+    assert_eq!(
+        peers(&[(Kind::Node, "n2", reflector)]),
+        ["172.31.0.30 64512 179 mesh passive"]
+    );
+}
+
+#[test]
+fn numbers_and_ports_come_from_the_node_or_the_cluster() {
+    let extra = [
+        (
+            Kind::BgpConfiguration,
+            "default",
+            r#"{"asNumber":64600,"listenPort":1790}"#,
+        ),
+        (Kind::BgpConfiguration, "node.n2", r#"{"listenPort":1179}"#),
+        (
+            Kind::Node,
+            "n3",
+            r#"{"bgp":{"ipv4Address":"172.31.0.30/24","asNumber":65003}}"#,
+        ),
+    ];
+    assert_eq!(
+        peers(&extra),
+        [
+            "172.31.0.9 64600 1179 mesh passive",
+            "172.31.0.30 65003 1790 mesh passive"
+        ]
+    );
+}
+
+#[test]
+fn a_global_peer_is_everybodys_and_a_node_is_not_its_own_peer() {
+    let mesh = [
+        "172.31.0.9 64512 179 mesh passive",
+        "172.31.0.30 64512 179 mesh passive",
+    ];
+    let tor = (
+        Kind::BgpPeer,
+        "tor",
+        r#"{"peerIP":"172.31.0.254","asNumber":64999}"#,
+    );
+    assert_eq!(peers(&[tor])[2..], ["172.31.0.254 64999 179 global:tor"]);
+    let own = (
+        Kind::BgpPeer,
+        "own",
+        r#"{"peerIP":"172.31.0.10","asNumber":64512}"#,
+    );
+    // To everybody else that is a peer; to us, the other end of it.
+    assert_eq!(
+        peers(&[own]),
+        mesh.map(|line| line.replace("mesh passive", "global:own"))
+    );
+    let far = (
+        Kind::BgpPeer,
+        "far",
+        r#"{"peerIP":"[2001:db8::1]:1179","asNumber":64999,"nextHopMode":"Self","sourceAddress":"None"}"#,
+    );
+    assert_eq!(
+        peers(&[far])[2..],
+        ["2001:db8::1 64999 1179 global:far SelfAddress far anyaddr"]
+    );
+}
+
+#[test]
+fn a_peer_may_be_for_one_node_or_for_selected_ones() {
+    let check = |spec: &str, expected: &[&str]| {
+        assert_eq!(peers(&[(Kind::BgpPeer, "p", spec)])[2..], *expected, "{spec}");
+    };
+    check(
+        r#"{"node":"n1","peerIP":"172.31.0.254","asNumber":1}"#,
+        &["172.31.0.254 1 179 node:p"],
+    );
+    check(r#"{"node":"n2","peerIP":"172.31.0.254","asNumber":1}"#, &[]);
+    check(
+        r#"{"nodeSelector":"has(rack-a)","peerIP":"172.31.0.254","asNumber":1}"#,
+        &["172.31.0.254 1 179 node:p"],
+    );
+    check(
+        r#"{"nodeSelector":"has(rack-b)","peerIP":"172.31.0.254","asNumber":1}"#,
+        &[],
+    );
+}
+
+#[test]
+fn selected_peers_are_peers_from_both_ends_and_dial_both() {
+    let off = (
+        Kind::BgpConfiguration,
+        "default",
+        r#"{"nodeToNodeMeshEnabled":false}"#,
+    );
+    let check = |spec: &str, expected: &[&str]| {
+        assert_eq!(peers(&[off, (Kind::BgpPeer, "p", spec)]), *expected, "{spec}");
+    };
+    check(
+        r#"{"nodeSelector":"has(rack-a)","peerSelector":"has(rack-b)"}"#,
+        &["172.31.0.30 64512 179 node:p"],
+    );
+    check(
+        r#"{"nodeSelector":"has(rack-b)","peerSelector":"has(rack-a)"}"#,
+        &["172.31.0.30 64512 179 node:p"],
+    );
+    check(
+        r#"{"nodeSelector":"has(rack-b)","peerSelector":"has(rack-a)","reversePeering":"Manual"}"#,
+        &[],
+    );
+    check(
+        r#"{"nodeSelector":"has(rack-b)","peerIP":"172.31.0.10","asNumber":64512}"#,
+        &["172.31.0.30 64512 179 node:p"],
+    );
+}
+
+#[test]
+fn a_reflector_has_clients_but_not_in_its_own_cluster() {
+    let extra = [
+        (
+            Kind::Node,
+            "n1",
+            r#"{"bgp":{"ipv4Address":"172.31.0.10/24","routeReflectorClusterID":"244.0.0.1"}}"#,
+        ),
+        (
+            Kind::Node,
+            "n2|rr",
+            r#"{"bgp":{"ipv4Address":"172.31.0.9/24","routeReflectorClusterID":"244.0.0.1"}}"#,
+        ),
+        (Kind::BgpPeer, "p", r#"{"peerSelector":"all()"}"#),
+    ];
+    assert_eq!(
+        peers(&extra),
+        [
+            "172.31.0.9 64512 179 global:p",
+            "172.31.0.30 64512 179 global:p client"
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_supported_is_named_and_no_session_is_made_of_it() {
+    for (spec, word) in [
+        (
+            r#"{"peerIP":"172.31.0.254","asNumber":1,"password":{"secretKeyRef":{"name":"s","key":"k"}}}"#,
+            "password",
+        ),
+        (
+            r#"{"peerIP":"172.31.0.254","asNumber":1,"filters":["f"]}"#,
+            "BGPFilter",
+        ),
+        (
+            r#"{"peerIP":"172.31.0.254","asNumber":1,"localASNumber":2}"#,
+            "localASNumber",
+        ),
+        (r#"{"peerIP":"tor","asNumber":1}"#, "peerIP"),
+        (
+            r#"{"nodeSelector":"==","peerIP":"172.31.0.254","asNumber":1}"#,
+            "nodeSelector",
+        ),
+    ] {
+        let lines = peers(&[(Kind::BgpPeer, "p", spec)]);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(
+            lines[2].starts_with("! BGPPeer p is not used") && lines[2].contains(word),
+            "{lines:?}"
+        );
+    }
+}
+
+#[test]
+fn the_configuration_is_valid_and_there_is_none_without_an_address() {
+    let objects = [(Kind::Node, "n1", node("172.31.0.10/24"))];
+    let objects: Vec<_> = objects.iter().map(|(k, n, s)| (*k, *n, s.as_str())).collect();
+    let derived = derive("n1", &fabric(&objects)).unwrap();
+    derived.config.check().unwrap();
+    assert_eq!(derived.config.listen, ["0.0.0.0:179".parse().unwrap()]);
+    assert_eq!(derived.config.router_id, Ipv4Addr::new(172, 31, 0, 10));
+    assert_eq!(derive("n1", &fabric(&[(Kind::Node, "n1", "{}")])), None);
+    let bound = [
+        objects[0],
+        (
+            Kind::BgpConfiguration,
+            "default",
+            r#"{"bindMode":"NodeIP","listenPort":1790}"#,
+        ),
+    ];
+    assert_eq!(
+        derive("n1", &fabric(&bound)).unwrap().config.listen,
+        ["172.31.0.10:1790".parse().unwrap()]
+    );
+}
+
+#[test]
+fn local_pref_is_calicos() {
+    let v4: IpNet = "10.0.0.0/26".parse().unwrap();
+    assert_eq!(local_pref(&Fabric::default(), &v4), 2_147_482_623);
+    let fabric = fabric(&[(
+        Kind::BgpConfiguration,
+        "default",
+        r#"{"ipv4NormalRoutePriority":512}"#,
+    )]);
+    assert_eq!(local_pref(&fabric, &v4), 2_147_483_135);
+}

@@ -1,0 +1,94 @@
+//! Best paths on their way to the kernel.
+
+use ipnet::IpNet;
+use twill_bgp::net::Handle;
+use twill_bgp::{Best, Families};
+use twill_felix::kernel::{self, routes::HeldRoute};
+use twill_felix::plan::routes::{NextHop, Route};
+
+/// Hands every change of a best path to felix, newest state first. Ends when the speaker does.
+pub(super) async fn learn(handle: Handle, kernel: kernel::Handle) {
+    let Ok(mut changes) = handle.best_changes().await else {
+        return;
+    };
+    while let Ok(batch) = changes.next().await {
+        kernel.bgp_routes(
+            batch
+                .into_iter()
+                .map(|(net, best)| (net, best.and_then(|best| route(&net, &best)))),
+        );
+    }
+}
+
+/// Says when routes of an earlier process that nobody announced again may go. Ends when the speaker does.
+pub(super) async fn settle(handle: Handle, kernel: kernel::Handle) {
+    let mut converged = handle.converged();
+    drop(handle);
+    if converged.wait_for(|c| c.ipv4 && c.ipv6).await.is_ok() {
+        tracing::info!("BGP route selection is settled");
+        kernel.bgp_synced();
+        while converged.changed().await.is_ok() {}
+    }
+}
+
+/// Gateways of the prefix's own family; another family's cannot be programmed yet.
+fn route(net: &IpNet, best: &Best) -> Option<Route> {
+    let same = best
+        .next_hops
+        .iter()
+        .filter(|hop| hop.is_ipv4() == net.addr().is_ipv4());
+    Route::bgp(same.map(|hop| NextHop::via(*hop)))
+}
+
+/// Families of the routes that an earlier process left: blackholes of own blocks, and what it learned. The gateway that
+/// answers ARP says nothing of BGP.
+pub(crate) fn families<'a>(held: impl Iterator<Item = (&'a IpNet, &'a Vec<HeldRoute>)>) -> Families {
+    let bgp = |h: &&HeldRoute| matches!(h.route, Some(Route::Bgp(_) | Route::Blackhole));
+    let mut found = Families::NONE;
+    for (net, _) in held.filter(|(_, routes)| routes.iter().any(|h| bgp(&h))) {
+        match net {
+            IpNet::V4(_) => found.ipv4 = true,
+            IpNet::V6(_) => found.ipv6 = true,
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twill_bgp::policy::SessionType;
+
+    #[test]
+    fn a_route_has_the_gateways_of_its_own_family() {
+        let best = |hops: &[&str]| Best {
+            next_hops: hops.iter().map(|h| h.parse().unwrap()).collect(),
+            source: "172.31.0.2".parse().unwrap(),
+            session: SessionType::Ibgp,
+            local_pref: None,
+            stale: false,
+        };
+        let net: IpNet = "10.244.1.0/26".parse().unwrap();
+        let expected = Route::bgp([NextHop::via("172.31.0.2".parse().unwrap())]);
+        assert_eq!(route(&net, &best(&["172.31.0.2", "fd00::2"])), expected);
+        assert_eq!(route(&net, &best(&["fd00::2"])), None);
+    }
+
+    #[test]
+    fn families_are_those_of_blackholes_and_learned_routes() {
+        let held = |net: &str, route: Route| {
+            let held = HeldRoute {
+                protocol: route.protocol(),
+                metric: 1024,
+                route: Some(route),
+            };
+            (net.parse::<IpNet>().unwrap(), vec![held])
+        };
+        let check = |routes: &[(IpNet, Vec<HeldRoute>)], expected| {
+            assert_eq!(families(routes.iter().map(|(net, held)| (net, held))), expected);
+        };
+        check(&[held("10.0.0.0/26", Route::Blackhole)], Families::IPV4);
+        check(&[held("169.254.1.1/32", Route::ProxyArpGateway)], Families::NONE);
+        check(&[], Families::NONE);
+    }
+}

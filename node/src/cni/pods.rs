@@ -1,0 +1,704 @@
+//! Attaching and detaching pods: addresses and endpoint in one commit, then the link, then policy, then the answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use twill_datastore::client::{self, ClientError};
+use twill_datastore::{Compare, KeyValue, Op, Store, Txn};
+use twill_felix::kernel::pod::PodLink;
+use twill_ipam::{
+    Assign, Assigned, Client, Error as IpamError, Family, Release, ReleaseTarget, Riders, Want,
+};
+use twill_model::resources::WorkloadEndpoint;
+use twill_model::resources::ippool::AllowedUse;
+use twill_model::{AnyResource, Kind, ResourceKey};
+use twill_proto::cni::{Add, Attached, Attachment, Check, Del, Gc, Interface, Ip, Route};
+
+use super::annotations::{self, Annotations};
+use super::endpoint::{Workload, with_addresses};
+use super::{CniError, code, spool};
+use crate::dataplane::Dataplane;
+use crate::fabric::SharedFabric;
+
+/// How often an endpoint that somebody else keeps changing is tried.
+const ATTEMPTS_MAX: u32 = 10;
+/// How long policy may take to reach the kernel before ADD gives up: an apply takes milliseconds, a resync a second.
+const POLICY_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a release may take before it goes to the spool.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
+/// The gateway that every pod has (calico-behaviour 3.3).
+const GATEWAY_V4: &str = "169.254.1.1";
+const GATEWAY_V6: &str = "fe80::1";
+/// MTU of the Ethernet below, less nothing: no encapsulation yet.
+const MTU_DEFAULT: u32 = 1500;
+/// Smallest and largest MTU that make sense: IPv6's minimum would refuse IPv4-only links, IPv4's is 68.
+const MTU_RANGE: std::ops::RangeInclusive<u32> = 68..=65_535;
+
+/// What attaches and detaches this node's pods. Shared by all requests; ordering by handle is the allocator's.
+pub(crate) struct Pods<S> {
+    pub(crate) node: String,
+    pub(crate) store: S,
+    pub(crate) ipam: Client,
+    pub(crate) dataplane: Dataplane,
+    pub(crate) fabric: SharedFabric,
+    pub(crate) spool: PathBuf,
+}
+
+/// An endpoint in the store.
+#[derive(Clone, Debug)]
+struct Existing {
+    endpoint: Arc<WorkloadEndpoint>,
+    revision: u64,
+}
+
+impl<S: Store> Pods<S> {
+    /// ADD. Nothing is left behind by one that fails.
+    ///
+    /// # Errors
+    /// What the runtime should see.
+    pub(super) async fn add(&self, add: &Add, fds: Vec<OwnedFd>) -> Result<Attached, CniError> {
+        let attachment = attachment(add.attachment.as_ref())?;
+        let [netns, netlink]: [OwnedFd; 2] = fds.try_into().map_err(|fds: Vec<OwnedFd>| {
+            CniError::new(
+                code::IO,
+                format_args!(
+                    "ADD brings the namespace and a socket inside it, not {} descriptors",
+                    fds.len()
+                ),
+            )
+        })?;
+        self.serving()?;
+        let wishes = annotations::parse(&add.annotations)?;
+        let prefix = self.interface_prefix();
+        let workload = Workload::new(&self.node, &prefix, attachment, &timestamp())?;
+        if !workload.is_k8s() || add.policy_type != "k8s" {
+            self.ensure_network_profile(&attachment.network, workload.is_k8s())
+                .await?;
+        }
+        let (assigned, endpoint) = self.commit(add, &workload, &wishes).await?;
+        let made = self
+            .link(add, &workload, &endpoint, &assigned, netns, netlink)
+            .await;
+        match made {
+            Ok(attached) => Ok(attached),
+            Err(error) => {
+                if assigned.fresh {
+                    self.take_back(&workload).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn client(&self) -> client::Client<S> {
+        client::Client::new(self.store.clone())
+    }
+
+    fn serving(&self) -> Result<(), CniError> {
+        let fabric = self.fabric.read();
+        if !fabric.in_sync {
+            return Err(CniError::try_again("this node has not read the datastore yet"));
+        }
+        if fabric.is_locked() {
+            return Err(CniError::try_again(IpamError::Locked));
+        }
+        Ok(())
+    }
+
+    fn interface_prefix(&self) -> String {
+        self.fabric
+            .read()
+            .felix_setting(&self.node, |spec| {
+                (!spec.interface_prefix.is_empty()).then(|| spec.interface_prefix.clone())
+            })
+            .unwrap_or_default()
+    }
+
+    /// Addresses, handle and endpoint in one transaction.
+    async fn commit(
+        &self,
+        add: &Add,
+        workload: &Workload,
+        wishes: &Annotations,
+    ) -> Result<(Assigned, WorkloadEndpoint), CniError> {
+        let mut existing = self.known_endpoint(&workload.key);
+        for _ in 0..ATTEMPTS_MAX {
+            let mac = mac(
+                add,
+                wishes,
+                existing.as_ref().map(|e| e.endpoint.as_ref()),
+                workload,
+            )?;
+            let endpoint = workload.endpoint(add, existing.as_ref().map(|e| e.endpoint.as_ref()), &mac);
+            let endpoint = identified(endpoint);
+            let assign = Assign {
+                handle: workload.handle.clone(),
+                attributes: workload.attributes.clone(),
+                wants: wants(add, wishes)?,
+                purpose: AllowedUse::Workload,
+                namespace_labels: BTreeMap::new(),
+                riders: put_endpoint(&workload.key, &endpoint, existing.as_ref()),
+            };
+            match self.ipam.assign(assign).await {
+                Ok(assigned) if assigned.fresh => {
+                    let endpoint = with_addresses(&endpoint, &assigned.addresses);
+                    return Ok((assigned, endpoint));
+                }
+                Ok(assigned) => {
+                    let endpoint = with_addresses(&endpoint, &assigned.addresses);
+                    return self.again(assigned, endpoint, workload).await;
+                }
+                Err(IpamError::RiderConflict { found, .. }) => {
+                    existing = found_endpoint(&workload.key, found.map(|kv| *kv))?
+                }
+                Err(error) => return Err(refusal(error)),
+            }
+        }
+        Err(CniError::try_again(format_args!(
+            "others kept changing {}",
+            workload.key
+        )))
+    }
+
+    /// The handle had its addresses before: an ADD whose answer was lost. The endpoint may be there, or may not.
+    async fn again(
+        &self,
+        mut assigned: Assigned,
+        endpoint: WorkloadEndpoint,
+        workload: &Workload,
+    ) -> Result<(Assigned, WorkloadEndpoint), CniError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let (compare, current) = match self.client().get(&workload.key).await {
+                Ok(stored) => (
+                    Compare::mod_revision(workload.key.path(), stored.revision),
+                    stored.object.downcast().cloned(),
+                ),
+                Err(ClientError::NotFound(_)) => (Compare::absent(workload.key.path()), None),
+                Err(error) => return Err(CniError::try_again(error)),
+            };
+            if let Some(current) =
+                current.filter(|c: &Arc<WorkloadEndpoint>| c.spec.container_id == endpoint.spec.container_id)
+            {
+                return Ok((assigned, WorkloadEndpoint::clone(&current)));
+            }
+            let put = Op::put(workload.key.path(), endpoint.encode());
+            let reply = self
+                .store
+                .txn(Txn::when(vec![compare]).then(vec![put]))
+                .await
+                .map_err(CniError::try_again)?;
+            if reply.succeeded {
+                assigned.revision = reply.revision;
+                return Ok((assigned, endpoint));
+            }
+        }
+        Err(CniError::try_again(format_args!(
+            "others kept changing {}",
+            workload.key
+        )))
+    }
+
+    async fn link(
+        &self,
+        add: &Add,
+        workload: &Workload,
+        endpoint: &WorkloadEndpoint,
+        assigned: &Assigned,
+        netns: OwnedFd,
+        netlink: OwnedFd,
+    ) -> Result<Attached, CniError> {
+        let attachment = attachment(add.attachment.as_ref())?;
+        let mtu = mtu(add)?;
+        let invalid = |e: twill_felix::plan::NameError| CniError::new(code::INVALID_ENVIRONMENT, e);
+        let spec = PodLink {
+            host: workload.interface.parse().map_err(invalid)?,
+            pod: attachment.ifname.parse().map_err(invalid)?,
+            mac: endpoint.spec.mac.parse().map_err(invalid)?,
+            addresses: assigned.addresses.clone(),
+            mtu,
+        };
+        self.dataplane
+            .attach(spec, netns, netlink)
+            .await
+            .map_err(|e| CniError::new(code::IO, format_args!("{e:#}")))?;
+        let waited = self
+            .dataplane
+            .programmed(&workload.interface, assigned.revision, POLICY_DEADLINE)
+            .await;
+        if let Err(error) = waited {
+            self.detach(&workload.interface).await;
+            return Err(CniError::try_again(format_args!("{error:#}")));
+        }
+        Ok(attached(attachment, workload, endpoint, &assigned.addresses, mtu))
+    }
+
+    async fn detach(&self, interface: &str) {
+        if let Err(error) = self.dataplane.detach(interface).await {
+            tracing::warn!(interface, error = format!("{error:#}"), "removing a link");
+        }
+    }
+
+    /// An ADD that failed after its commit: endpoint and addresses go together.
+    async fn take_back(&self, workload: &Workload) {
+        self.detach(&workload.interface).await;
+        let released = self
+            .release(&workload.handle, |e| {
+                workload.key == e.0 && e.1.spec.container_id == workload.container()
+            })
+            .await;
+        if let Err(error) = released {
+            tracing::warn!(
+                handle = workload.handle,
+                error = error.msg,
+                "taking back a failed ADD; its DEL will"
+            );
+        }
+    }
+
+    /// DEL: link, endpoint, addresses; what is gone already is fine. With the store away it is noted and done later.
+    ///
+    /// # Errors
+    /// The store is locked, or neither it nor the spool can be written.
+    pub(super) async fn del(&self, del: &Del) -> Result<(), CniError> {
+        let attachment = attachment(del.attachment.as_ref())?;
+        if !del.replayed
+            && let Err(error) = self.serving()
+        {
+            return if self.fabric.read().is_locked() {
+                Err(error)
+            } else {
+                self.note(attachment, &error)
+            };
+        }
+        let handle = twill_model::names::handle_id(&attachment.network, &attachment.container_id);
+        let ours = |e: &WorkloadEndpoint| {
+            e.spec.container_id == attachment.container_id && e.spec.endpoint == attachment.ifname
+        };
+        let interfaces = self
+            .fabric
+            .read()
+            .own_endpoints
+            .values()
+            .filter(|(e, _)| ours(e))
+            .map(|(e, _)| e.spec.interface_name.clone())
+            .collect::<Vec<_>>();
+        for interface in interfaces {
+            self.detach(&interface).await;
+        }
+        let release = self.release(&handle, |(_, e)| ours(e));
+        let error = match tokio::time::timeout(RELEASE_DEADLINE, release).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => CniError::try_again("the datastore does not answer"),
+        };
+        if del.replayed || error.code != code::TRY_AGAIN || self.fabric.read().is_locked() {
+            return Err(error);
+        }
+        self.note(attachment, &error)
+    }
+
+    fn note(&self, attachment: &Attachment, why: &CniError) -> Result<(), CniError> {
+        tracing::warn!(
+            container = attachment.container_id,
+            why = why.msg,
+            "deletion noted for later"
+        );
+        spool::record(&self.spool, attachment).map_err(|e| {
+            CniError::try_again(format_args!(
+                "{}; noting the deletion for later failed too: {e}",
+                why.msg
+            ))
+        })
+    }
+
+    /// Releases a handle and, in the same transaction, deletes the endpoint that `is_ours` picks.
+    async fn release(
+        &self,
+        handle: &str,
+        is_ours: impl Fn((ResourceKey, &WorkloadEndpoint)) -> bool,
+    ) -> Result<(), CniError> {
+        let mut found: Option<(ResourceKey, u64)> = self.pick(&is_ours);
+        for _ in 0..ATTEMPTS_MAX {
+            let riders = match &found {
+                Some((key, revision)) => {
+                    let compare = Compare::mod_revision(key.path(), *revision);
+                    Riders::fixed(vec![compare], vec![Op::delete(key.path())])
+                }
+                None => Riders::default(),
+            };
+            let release = Release {
+                target: ReleaseTarget::Handle(handle.to_owned()),
+                riders,
+            };
+            match (self.ipam.release(release).await, found.take()) {
+                // Nothing was held, so nothing was written: the endpoint goes alone.
+                (Ok(released), Some((key, revision))) if released.addresses.is_empty() => {
+                    let compare = Compare::mod_revision(key.path(), revision);
+                    let txn = Txn::when(vec![compare])
+                        .then(vec![Op::delete(key.path())])
+                        .otherwise(vec![Op::get(key.path())]);
+                    let reply = self.store.txn(txn).await.map_err(CniError::try_again)?;
+                    let now = reply.responses.first().and_then(|r| r.kvs().first().cloned());
+                    found = if reply.succeeded {
+                        None
+                    } else {
+                        still_ours(&key, now, &is_ours)
+                    };
+                    if found.is_none() {
+                        return Ok(());
+                    }
+                }
+                (Ok(_), _) => return Ok(()),
+                (Err(IpamError::RiderConflict { found: now, .. }), Some((key, _))) => {
+                    found = still_ours(&key, now.map(|kv| *kv), &is_ours)
+                }
+                (Err(error), _) => return Err(refusal(error)),
+            }
+        }
+        Err(CniError::try_again(format_args!(
+            "others kept changing the endpoint of {handle}"
+        )))
+    }
+
+    fn pick(
+        &self,
+        is_ours: &impl Fn((ResourceKey, &WorkloadEndpoint)) -> bool,
+    ) -> Option<(ResourceKey, u64)> {
+        let fabric = self.fabric.read();
+        fabric
+            .own_endpoints
+            .iter()
+            .find_map(|((namespace, name), (endpoint, revision))| {
+                let key = ResourceKey::namespaced(Kind::WorkloadEndpoint, namespace, name);
+                is_ours((key.clone(), endpoint)).then_some((key, u64::try_from(*revision).unwrap_or(0)))
+            })
+    }
+
+    fn known_endpoint(&self, key: &ResourceKey) -> Option<Existing> {
+        let fabric = self.fabric.read();
+        let namespace = key.namespace.clone().unwrap_or_default();
+        let (endpoint, revision) = fabric.own_endpoints.get(&(namespace, key.name.clone()))?;
+        Some(Existing {
+            endpoint: endpoint.clone(),
+            revision: u64::try_from(*revision).unwrap_or(0),
+        })
+    }
+
+    /// CHECK: the endpoint is this container's, has the addresses of the result, and its link is there.
+    ///
+    /// # Errors
+    /// What differs.
+    pub(super) fn check(&self, check: &Check) -> Result<(), CniError> {
+        let attachment = attachment(check.attachment.as_ref())?;
+        self.serving()?;
+        let fabric = self.fabric.read();
+        let ours = |e: &WorkloadEndpoint| {
+            e.spec.container_id == attachment.container_id && e.spec.endpoint == attachment.ifname
+        };
+        let Some((endpoint, _)) = fabric.own_endpoints.values().find(|(e, _)| ours(e)) else {
+            return Err(CniError::new(
+                code::UNKNOWN_CONTAINER,
+                format_args!("no endpoint for container {}", attachment.container_id),
+            ));
+        };
+        let held: BTreeSet<String> = endpoint
+            .spec
+            .ip_networks
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        if let Some(missing) = check.ips.iter().find(|ip| !held.contains(*ip)) {
+            return Err(CniError::new(
+                code::IO,
+                format_args!("the endpoint does not hold {missing}"),
+            ));
+        }
+        if crate::host::has_interface(&endpoint.spec.interface_name) {
+            return Ok(());
+        }
+        Err(CniError::new(
+            code::IO,
+            format_args!("interface {} is gone", endpoint.spec.interface_name),
+        ))
+    }
+
+    /// STATUS: ADD would be served.
+    ///
+    /// # Errors
+    /// Code 50 with the reason.
+    pub(super) fn status(&self) -> Result<(), CniError> {
+        self.serving()
+            .map_err(|e| CniError::new(code::NOT_AVAILABLE, e.msg))
+    }
+
+    /// GC: every endpoint of this network on this node that is not in the list goes.
+    ///
+    /// # Errors
+    /// The first deletion that failed; the others were tried.
+    pub(super) async fn gc(&self, gc: &Gc) -> Result<(), CniError> {
+        self.serving()?;
+        let valid: BTreeSet<(&str, &str)> = gc
+            .valid
+            .iter()
+            .map(|v| (v.container_id.as_str(), v.ifname.as_str()))
+            .collect();
+        let stale: Vec<(String, String)> = {
+            let fabric = self.fabric.read();
+            let endpoints = fabric
+                .own_endpoints
+                .values()
+                .map(|(e, _)| (e.spec.container_id.clone(), e.spec.endpoint.clone()));
+            endpoints
+                .filter(|(id, ifname)| !id.is_empty() && !valid.contains(&(id.as_str(), ifname.as_str())))
+                .collect()
+        };
+        let mut outcome = Ok(());
+        for (container_id, ifname) in stale {
+            tracing::info!(container = container_id, ifname, "collected");
+            let attachment = Attachment {
+                container_id,
+                ifname,
+                network: gc.network.clone(),
+                ..Attachment::default()
+            };
+            let deleted = self
+                .del(&Del {
+                    attachment: Some(attachment),
+                    replayed: true,
+                })
+                .await;
+            outcome = outcome.and(deleted);
+        }
+        outcome
+    }
+
+    /// A network without `policy.type: k8s` is one profile, made if absent: all may leave; in come all, or without
+    /// Kubernetes those of the same network.
+    async fn ensure_network_profile(&self, network: &str, k8s: bool) -> Result<(), CniError> {
+        let key = ResourceKey::cluster(Kind::Profile, network);
+        if self.fabric.read().profiles.contains(network) {
+            return Ok(());
+        }
+        let source = if k8s {
+            serde_json::json!({})
+        } else {
+            serde_json::json!({"selector": format!("has({network})")})
+        };
+        let object = serde_json::json!({
+            "kind": "Profile", "apiVersion": twill_model::kind::API_VERSION, "metadata": {"name": network},
+            "spec": {
+                "ingress": [{"action": "Allow", "source": source, "destination": {}}],
+                "egress": [{"action": "Allow", "source": {}, "destination": {}}],
+                "labelsToApply": {network: ""}
+            }
+        });
+        let profile = AnyResource::decode(Kind::Profile, object.to_string().as_bytes()).map_err(|e| {
+            CniError::new(
+                code::INVALID_CONFIG,
+                format_args!("profile of network {network}: {e}"),
+            )
+        })?;
+        self.client()
+            .ensure(&profile)
+            .await
+            .map_err(|e| CniError::try_again(format_args!("creating {key}: {e}")))?;
+        Ok(())
+    }
+}
+
+fn attachment(given: Option<&Attachment>) -> Result<&Attachment, CniError> {
+    let missing = || CniError::new(code::INVALID_ENVIRONMENT, "the request names no container");
+    given
+        .filter(|a| !a.container_id.is_empty() && !a.ifname.is_empty() && !a.network.is_empty())
+        .ok_or_else(missing)
+}
+
+fn still_ours(
+    key: &ResourceKey,
+    now: Option<KeyValue>,
+    is_ours: &impl Fn((ResourceKey, &WorkloadEndpoint)) -> bool,
+) -> Option<(ResourceKey, u64)> {
+    let kv = now?;
+    let endpoint = WorkloadEndpoint::decode(&kv.value).ok()?;
+    is_ours((key.clone(), &endpoint)).then(|| (key.clone(), kv.mod_revision))
+}
+
+fn found_endpoint(key: &ResourceKey, found: Option<KeyValue>) -> Result<Option<Existing>, CniError> {
+    let Some(kv) = found else { return Ok(None) };
+    match WorkloadEndpoint::decode(&kv.value) {
+        Ok(endpoint) => Ok(Some(Existing {
+            endpoint: Arc::new(endpoint),
+            revision: kv.mod_revision,
+        })),
+        Err(e) => Err(CniError::new(
+            code::IO,
+            format_args!("{key} in the datastore cannot be read: {e}"),
+        )),
+    }
+}
+
+fn put_endpoint(key: &ResourceKey, endpoint: &WorkloadEndpoint, existing: Option<&Existing>) -> Riders {
+    let path = key.path();
+    let compare = match existing {
+        Some(existing) => Compare::mod_revision(path.clone(), existing.revision),
+        None => Compare::absent(path.clone()),
+    };
+    let endpoint = endpoint.clone();
+    Riders::new(vec![compare], 1, move |addresses| {
+        vec![Op::put(
+            path.clone(),
+            with_addresses(&endpoint, addresses).encode(),
+        )]
+    })
+}
+
+/// uid and creation time for an endpoint that has none.
+fn identified(mut endpoint: WorkloadEndpoint) -> WorkloadEndpoint {
+    let birth = client::birth();
+    if endpoint.metadata.uid.is_empty() {
+        endpoint.metadata.uid = birth.uid;
+    }
+    endpoint.metadata.creation_timestamp.get_or_insert(birth.at);
+    endpoint
+}
+
+fn wants(add: &Add, wishes: &Annotations) -> Result<Vec<Want>, CniError> {
+    let mut asked: Vec<IpAddr> = wishes.addresses.clone();
+    for text in &add.requested_ips {
+        let ip = text
+            .parse()
+            .map_err(|_| CniError::new(code::INVALID_ENVIRONMENT, format_args!("{text:?} is no address")))?;
+        asked.push(ip);
+    }
+    asked.dedup();
+    if !asked.is_empty() {
+        return Ok(asked.into_iter().map(Want::Address).collect());
+    }
+    let any = |family, annotated: &Option<Vec<String>>, configured: &[String]| Want::Any {
+        family,
+        pools: annotated.clone().unwrap_or_else(|| configured.to_vec()),
+    };
+    let mut wants = Vec::new();
+    if add.assign_ipv4 {
+        wants.push(any(Family::V4, &wishes.ipv4_pools, &add.ipv4_pools));
+    }
+    if add.assign_ipv6 {
+        wants.push(any(Family::V6, &wishes.ipv6_pools, &add.ipv6_pools));
+    }
+    if wants.is_empty() {
+        return Err(CniError::new(
+            code::INVALID_CONFIG,
+            "ipam: assign_ipv4 and assign_ipv6 are both false",
+        ));
+    }
+    Ok(wants)
+}
+
+/// Asked for, kept, or new: chosen before the commit, so that the endpoint is written once.
+fn mac(
+    add: &Add,
+    wishes: &Annotations,
+    existing: Option<&WorkloadEndpoint>,
+    workload: &Workload,
+) -> Result<String, CniError> {
+    let asked = wishes.mac.as_deref().unwrap_or(&add.requested_mac);
+    if !asked.is_empty() {
+        let invalid = |e| CniError::new(code::INVALID_CONFIG, format_args!("the MAC asked for: {e}"));
+        return asked
+            .parse::<twill_felix::plan::Mac>()
+            .map(|mac| mac.to_string())
+            .map_err(invalid);
+    }
+    let same = existing.filter(|e| e.spec.container_id == workload.container() && !e.spec.mac.is_empty());
+    Ok(same.map_or_else(random_mac, |e| e.spec.mac.clone()))
+}
+
+/// Locally administered, unicast.
+fn random_mac() -> String {
+    let [a, b, c, d, e, f, ..] = uuid::Uuid::new_v4().into_bytes();
+    twill_felix::plan::Mac([a & 0xfe | 0x02, b, c, d, e, f]).to_string()
+}
+
+fn mtu(add: &Add) -> Result<u32, CniError> {
+    match add.mtu {
+        0 => Ok(MTU_DEFAULT),
+        mtu if MTU_RANGE.contains(&mtu) => Ok(mtu),
+        mtu => Err(CniError::new(
+            code::INVALID_CONFIG,
+            format_args!("mtu {mtu} is outside {MTU_RANGE:?}"),
+        )),
+    }
+}
+
+fn attached(
+    a: &Attachment,
+    workload: &Workload,
+    endpoint: &WorkloadEndpoint,
+    addresses: &[IpAddr],
+    mtu: u32,
+) -> Attached {
+    let host = Interface {
+        name: workload.interface.clone(),
+        mac: twill_felix::plan::Mac::HOST_SIDE.to_string(),
+        mtu,
+        sandbox: String::new(),
+    };
+    let pod = Interface {
+        name: a.ifname.clone(),
+        mac: endpoint.spec.mac.clone(),
+        mtu,
+        sandbox: a.netns.clone(),
+    };
+    let gateway = |v4: bool| if v4 { GATEWAY_V4 } else { GATEWAY_V6 }.to_owned();
+    let ip = |ip: &IpAddr| Ip {
+        address: ipnet::IpNet::from(*ip).to_string(),
+        gateway: gateway(ip.is_ipv4()),
+        interface: 1,
+    };
+    let route = |ip: &IpAddr| Route {
+        dst: if ip.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.to_owned(),
+        gw: gateway(ip.is_ipv4()),
+    };
+    Attached {
+        interfaces: vec![host, pod],
+        ips: addresses.iter().map(ip).collect(),
+        routes: addresses.iter().map(route).collect(),
+    }
+}
+
+/// Go's default form of a time, which is what Calico's attribute holds.
+fn timestamp() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC")
+        .to_string()
+}
+
+/// An allocator's error in the runtime's words.
+fn refusal(error: IpamError) -> CniError {
+    let code = match &error {
+        IpamError::Datastore { .. }
+        | IpamError::Stopped
+        | IpamError::Busy { .. }
+        | IpamError::Contended { .. }
+        | IpamError::Locked
+        | IpamError::NoCluster
+        | IpamError::NoNode
+        | IpamError::RiderConflict { .. } => code::TRY_AGAIN,
+        IpamError::Exhausted { .. }
+        | IpamError::BlockLimit { .. }
+        | IpamError::AutoAllocateOff
+        | IpamError::NoPool { .. } => code::NO_ADDRESS,
+        IpamError::NoSuchPool { .. }
+        | IpamError::PoolDisabled { .. }
+        | IpamError::BadSelector { .. }
+        | IpamError::OutsidePools { .. }
+        | IpamError::UseNotAllowed { .. }
+        | IpamError::BadRequest { .. } => code::INVALID_CONFIG,
+        _ => code::IO,
+    };
+    CniError::new(code, error)
+}

@@ -1,0 +1,218 @@
+//! The daemon: every subsystem, in order of start. Stop goes the other way round.
+//!
+//! ```text
+//! felix-kernel (thread)   closed at birth, before anything is known
+//! syncer, ipam, hub       the datastore's copy and who is fed by it
+//! registrar               what must exist, this node's resource
+//! bgp                     sessions
+//! cni, spool              pods, once in sync and reconciled
+//! api, http               questions
+//! ```
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use twill_datastore::etcd::EtcdStore;
+use twill_datastore::syncer::Syncer;
+use twill_felix::calc::Graph;
+use twill_felix::kernel;
+use twill_felix::plan::base;
+use twill_ipam::{Allocator, system_clock};
+
+use crate::api::{self, Api};
+use crate::bgp::{Bgp, Intent};
+use crate::bootstrap::Bootstrap;
+use crate::cni::{self, Pods};
+use crate::dataplane::Dataplane;
+use crate::fabric::SharedFabric;
+use crate::health::{Component, Health};
+use crate::http::{self, Endpoints};
+use crate::hub::{self, Hub};
+use crate::metrics::Metrics;
+use crate::register::{self, Registered};
+use crate::supervisor::Supervisor;
+
+/// How soon registration is tried again while the datastore is away.
+const REGISTER_RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until `stop` resolves.
+///
+/// # Errors
+/// Something that the daemon cannot do without could not be had, or ended by itself.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one list of all subsystems, in order of start"
+)]
+pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<()> {
+    let (health, metrics) = (Health::default(), Metrics::default());
+    let preserved = crate::host::families_in_kernel().context("reading this node's routes")?;
+    let (owner, kernel) = kernel::Dataplane::start(&base::table(&base::BaseConfig::default()))?;
+    let store = EtcdStore::connect(bootstrap.etcd.clone()).await.context("etcd")?;
+    let fabric = SharedFabric::default();
+    let (intent_tx, intent) = watch::channel(Intent::default());
+    let (places_tx, places) = watch::channel(Endpoints::default());
+    let (in_sync_tx, in_sync) = watch::channel(false);
+    let (allocator, ipam) = Allocator::new(store.clone(), &bootstrap.node_name, system_clock());
+    let (syncer, changes) = Syncer::new(
+        store.clone(),
+        hub::ranges(&bootstrap.node_name),
+        seed(&bootstrap.node_name),
+    );
+    let (bgp, speaker) = Bgp::new(intent, kernel.clone(), health.clone(), preserved);
+    let hub = Hub {
+        node: bootstrap.node_name.clone(),
+        fabric: fabric.clone(),
+        graph: Graph::new(&bootstrap.node_name),
+        ipam: ipam.clone(),
+        kernel: kernel.clone(),
+        health: health.clone(),
+        metrics: metrics.clone(),
+        intent: intent_tx,
+        places: places_tx,
+        in_sync: in_sync_tx,
+        ours: Arc::new(BTreeSet::new()),
+        warned: Vec::new(),
+    };
+    let (node, spool) = (bootstrap.node_name.clone(), bootstrap.cni_spool());
+    let dataplane = Dataplane::new(kernel.clone());
+    let pods = Arc::new(Pods {
+        node,
+        store: store.clone(),
+        ipam,
+        dataplane,
+        fabric,
+        spool,
+    });
+    let api = Api {
+        store: store.clone(),
+        speaker: speaker.clone(),
+        health: health.clone(),
+        node: bootstrap.node_name.clone(),
+        started_unix_secs: unix_secs(),
+    };
+
+    let mut supervisor = Supervisor::default();
+    supervisor.start("dataplane", |stop| watch_kernel(kernel, health.clone(), stop));
+    supervisor.start("syncer", |stop| until_stopped(syncer.run(), stop));
+    supervisor.start("ipam", |stop| async move {
+        allocator.run(stop).await;
+        Ok(())
+    });
+    supervisor.start("hub", |stop| hub.run(changes, stop));
+    supervisor.start("registrar", |stop| registrar(store, bootstrap.clone(), stop));
+    supervisor.start("bgp", |stop| bgp.run(stop));
+    let (cni_socket, cni_pods) = (bootstrap.cni_socket(), pods.clone());
+    let (cni_health, cni_metrics) = (health.clone(), metrics.clone());
+    supervisor.start("cni", |stop| {
+        serve_pods(cni_pods, cni_socket, cni_health, cni_metrics, in_sync, stop)
+    });
+    supervisor.start("spool", |stop| cni::replay(pods, bootstrap.cni_spool(), stop));
+    supervisor.start("api", |stop| api::serve(api, bootstrap.api_socket(), stop));
+    supervisor.start("http", |stop| http::serve(health, metrics, speaker, places, stop));
+    tracing::info!(
+        node = bootstrap.node_name,
+        version = env!("CARGO_PKG_VERSION"),
+        "started"
+    );
+    let ended = supervisor.run_until(stop).await;
+    // The thread's last turn blocks; the kernel stays as it is.
+    let _ = tokio::task::spawn_blocking(move || owner.stop()).await;
+    ended
+}
+
+/// Says how the kernel fares, and ends the daemon when felix's thread is gone.
+async fn watch_kernel(kernel: kernel::Handle, health: Health, stop: CancellationToken) -> Result<()> {
+    let mut status = kernel.watch();
+    drop(kernel);
+    loop {
+        let now = status.borrow_and_update().clone();
+        match (&now.table_error, now.in_sync) {
+            (Some(error), _) => health.not_ready(Component::Dataplane, error.clone()),
+            (None, false) => health.not_ready(Component::Dataplane, "waiting for the datastore"),
+            (None, true) => {
+                let failed = now.failed_routes.len();
+                let detail = if failed == 0 {
+                    String::new()
+                } else {
+                    format!(", {failed} routes refused by the kernel")
+                };
+                health.ready(Component::Dataplane, format!("revision {}{detail}", now.revision));
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = status.changed() => changed.context("felix's kernel thread has ended")?,
+        }
+    }
+}
+
+async fn until_stopped(work: impl Future<Output = ()>, stop: CancellationToken) -> Result<()> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        () = work => Err(anyhow::anyhow!("ended by itself")),
+    }
+}
+
+/// Registers this node as soon as the datastore can be reached, then waits for the end.
+async fn registrar(store: EtcdStore, bootstrap: Bootstrap, stop: CancellationToken) -> Result<()> {
+    let mut said = String::new();
+    loop {
+        let tried = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            tried = register::register(&store, &bootstrap) => tried?,
+        };
+        let Registered::Later(error) = tried else { break };
+        if said != error {
+            tracing::warn!(error, "cannot register this node yet");
+            said = error;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(REGISTER_RETRY) => {}
+        }
+    }
+    stop.cancelled().await;
+    Ok(())
+}
+
+/// Pods are served once the datastore has been read and what died unheard is cleared away.
+async fn serve_pods(
+    pods: Arc<Pods<EtcdStore>>,
+    socket: std::path::PathBuf,
+    health: Health,
+    metrics: Metrics,
+    mut in_sync: watch::Receiver<bool>,
+    stop: CancellationToken,
+) -> Result<()> {
+    health.not_ready(Component::Cni, "waiting for the datastore");
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        synced = in_sync.wait_for(|synced| *synced) => drop(synced.context("the hub is gone")?),
+    }
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        reconciled = cni::reconcile(&pods) => {
+            if let Err(error) = reconciled {
+                tracing::warn!(error = format!("{error:#}"), "clearing endpoints without a link; the next start tries again");
+            }
+        }
+    }
+    cni::serve(pods, socket, health, metrics, stop).await
+}
+
+fn unix_secs() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Spreads the nodes' reconnects: FNV-1a of the name.
+fn seed(node: &str) -> u64 {
+    node.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

@@ -1,0 +1,61 @@
+//! The door to felix's kernel side: pods' links, and the wait for their policy.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use twill_felix::kernel::Handle;
+use twill_felix::kernel::netlink::{Protocol, Socket};
+use twill_felix::kernel::pod::{self, PodLink};
+use twill_felix::plan::IfName;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Dataplane {
+    kernel: Handle,
+}
+
+impl Dataplane {
+    pub(crate) fn new(kernel: Handle) -> Self {
+        Self { kernel }
+    }
+
+    /// Makes the pod's link with the descriptors that the plugin brought. Idempotent.
+    ///
+    /// # Errors
+    /// The kernel refuses; nothing is left behind.
+    pub(crate) async fn attach(&self, link: PodLink, netns: OwnedFd, netlink: OwnedFd) -> Result<()> {
+        let attached = tokio::task::spawn_blocking(move || -> Result<()> {
+            let mut host = Socket::open(Protocol::Route).context("opening a netlink socket")?;
+            let mut inside =
+                Socket::from_fd(netlink, Protocol::Route).context("the plugin's netlink socket")?;
+            pod::attach(&mut host, &mut inside, netns.as_fd(), &link)?;
+            Ok(())
+        });
+        attached.await.context("making a pod's link panicked")?
+    }
+
+    /// Removes a pod's link. Nothing to remove is no error.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(crate) async fn detach(&self, interface: &str) -> Result<()> {
+        let name = IfName::new(interface)?;
+        let detached = tokio::task::spawn_blocking(move || -> Result<()> {
+            let mut host = Socket::open(Protocol::Route).context("opening a netlink socket")?;
+            Ok(pod::detach(&mut host, name)?)
+        });
+        detached.await.context("removing a pod's link panicked")?
+    }
+
+    /// Waits until policy, link and routes of an endpoint are in the kernel as of a revision.
+    ///
+    /// # Errors
+    /// What is missing when the time is over.
+    pub(crate) async fn programmed(&self, interface: &str, revision: u64, limit: Duration) -> Result<()> {
+        Ok(self
+            .kernel
+            .programmed(IfName::new(interface)?, revision, limit)
+            .await?)
+    }
+}

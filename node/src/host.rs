@@ -1,0 +1,62 @@
+//! Facts of this machine.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use nix::ifaddrs::getifaddrs;
+use twill_bgp::Families;
+use twill_felix::kernel::links::LinkTable;
+use twill_felix::kernel::routes::RouteWriter;
+use twill_felix::kernel::{NetlinkError, Protocol, Socket};
+
+/// The interface that carries one of the addresses.
+pub(crate) fn interface_with(addresses: &[IpNet]) -> Option<String> {
+    let interfaces = getifaddrs().ok()?;
+    let ours = |address: &nix::sys::socket::SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|a| std::net::IpAddr::from(a.ip()));
+        let ip = v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().into()));
+        ip.is_some_and(|ip| addresses.iter().any(|net| net.addr() == ip))
+    };
+    interfaces
+        .filter(|i| i.address.as_ref().is_some_and(ours))
+        .map(|i| i.interface_name)
+        .next()
+}
+
+/// Whether an interface of this name is there, up or down.
+pub(crate) fn has_interface(name: &str) -> bool {
+    nix::net::if_::if_nametoindex(name).is_ok()
+}
+
+/// Families of which routes of ours are in the kernel: an earlier process spoke for them, and they still forward.
+///
+/// # Errors
+/// The kernel does not say.
+pub(crate) fn families_in_kernel() -> Result<Families, NetlinkError> {
+    let links = LinkTable::read(&mut Socket::open(Protocol::Route)?)?;
+    let mut routes = RouteWriter::open()?;
+    routes.resync(&links)?;
+    Ok(crate::bgp::families(
+        routes.held().into_iter().flat_map(BTreeMap::iter),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_is_there_or_not() {
+        assert!(has_interface("lo"));
+        assert!(!has_interface("cali-none") && !has_interface("") && !has_interface("../net"));
+    }
+
+    #[test]
+    fn the_loopback_is_found_by_its_address_and_a_stranger_is_not() {
+        assert_eq!(
+            interface_with(&["127.0.0.1/8".parse().unwrap()]).as_deref(),
+            Some("lo")
+        );
+        assert_eq!(interface_with(&["192.0.2.213/24".parse().unwrap()]), None);
+    }
+}

@@ -1,0 +1,212 @@
+//! Where the datastore's changes arrive and fan out: one task, one copy of each fact for everybody.
+//!
+//! ```text
+//! Syncer --batches--> hub --Update--> Fabric (shared view), felix::calc, ipam allocator
+//!                      |--watch: Intent--> bgp
+//!                      |--Desired (latest wins)--> felix::kernel
+//!                      '--watch: Endpoints--> http
+//! ```
+//! Every hand-over is the newest whole state, never a queue.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use ipnet::IpNet;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use twill_datastore::KeyRange;
+use twill_datastore::syncer::{Health as StoreHealth, Receiver, State, SyncBatch};
+use twill_felix::calc::Graph;
+use twill_felix::kernel;
+use twill_ipam::Observed;
+use twill_model::{Key, Update, Value};
+
+use crate::bgp::Intent;
+use crate::bgp::announce::announcements;
+use crate::bgp::config::bgp_config;
+use crate::fabric::{SharedFabric, Touched};
+use crate::health::{Component, Health};
+use crate::http::{self, Endpoints, FelixHttp};
+use crate::metrics::Metrics;
+
+/// Everything the daemon follows. Handles are read when needed, and other nodes' affinities never.
+pub(crate) fn ranges(node: &str) -> Vec<KeyRange> {
+    let affinities = twill_model::AffinityOwner::Host(node.to_owned()).prefix();
+    let prefixes = [
+        twill_model::key::RESOURCES,
+        twill_model::key::BLOCKS,
+        twill_model::key::IPAM_CONFIG,
+        &affinities,
+    ];
+    prefixes
+        .into_iter()
+        .map(|prefix| KeyRange::prefix(prefix.to_owned()))
+        .collect()
+}
+
+/// What the hub feeds.
+pub(crate) struct Hub {
+    pub(crate) node: String,
+    pub(crate) fabric: SharedFabric,
+    pub(crate) graph: Graph,
+    pub(crate) ipam: twill_ipam::Client,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) intent: watch::Sender<Intent>,
+    pub(crate) kernel: kernel::Handle,
+    pub(crate) places: watch::Sender<Endpoints>,
+    /// Becomes true when the first full pass is over.
+    pub(crate) in_sync: watch::Sender<bool>,
+    /// Prefixes that are ours to announce, as felix found last.
+    pub(crate) ours: Arc<BTreeSet<IpNet>>,
+    /// Sentences said already, so that each is logged once.
+    pub(crate) warned: Vec<String>,
+}
+
+impl Hub {
+    /// Takes in batches until cancelled.
+    ///
+    /// # Errors
+    /// The syncer is gone.
+    pub(crate) async fn run(mut self, mut changes: Receiver, stop: CancellationToken) -> Result<()> {
+        let mut state = changes.state();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                batch = changes.recv() => match batch {
+                    Some(batch) => self.take(batch),
+                    None => bail!("the syncer is gone"),
+                },
+                changed = state.changed() => match changed {
+                    Ok(()) => self.say_health(&state.borrow_and_update().clone()),
+                    Err(_) => bail!("the syncer is gone"),
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, batch: SyncBatch) {
+        let count = batch.changes.len();
+        let mut unreadable = 0;
+        let mut touched = Touched::default();
+        for change in &batch.changes {
+            let Ok(path) = std::str::from_utf8(&change.key) else {
+                continue;
+            };
+            let key = Key::parse(path);
+            let value = match change
+                .value
+                .as_ref()
+                .map(|kv| Value::decode(&key, &kv.value))
+                .transpose()
+            {
+                Ok(value) => value,
+                Err(error) => {
+                    // The last good value stays, everywhere.
+                    tracing::warn!(key = path, %error, "unreadable value in the datastore");
+                    unreadable += 1;
+                    continue;
+                }
+            };
+            let update = Update {
+                key,
+                value,
+                revision: i64::try_from(change.revision).unwrap_or(i64::MAX),
+            };
+            let news = self.fabric.write().apply(&self.node, &update);
+            touched = touched.or(news);
+            self.graph.update(&update);
+        }
+        let observed = batch.changes.into_iter().map(|change| match change.value {
+            Some(kv) => kv.into(),
+            None => Observed::Absent {
+                key: change.key,
+                at: change.revision,
+            },
+        });
+        self.ipam.update(observed);
+        self.metrics
+            .datastore(u64::try_from(count).unwrap_or(u64::MAX), unreadable);
+        if batch.in_sync && !self.fabric.read().in_sync {
+            tracing::info!(revision = batch.revision, "datastore in sync");
+            self.fabric.write().in_sync = true;
+            self.graph.in_sync();
+            self.ipam.in_sync();
+            self.in_sync.send_replace(true);
+            touched = Touched {
+                bgp: true,
+                felix: true,
+            };
+        }
+        self.hand_on(touched);
+    }
+
+    fn hand_on(&mut self, touched: Touched) {
+        let mut announces = false;
+        if let Some(output) = self.graph.flush() {
+            announces = self.ours != output.announce;
+            self.ours = output.announce;
+            self.kernel.set(output.desired);
+        }
+        let fabric = self.fabric.read();
+        if !fabric.in_sync {
+            return;
+        }
+        if touched.felix {
+            let places = http::endpoints(&http_settings(&fabric, &self.node));
+            self.places
+                .send_if_modified(|old| std::mem::replace(old, places) != places);
+        }
+        if !touched.bgp && !announces {
+            return;
+        }
+        let derived = bgp_config(&self.node, &fabric, &self.ours);
+        let warnings = derived.as_ref().map_or_else(Vec::new, |d| d.warnings.clone());
+        let announce = announcements(&fabric, &self.ours);
+        drop(fabric);
+        for warning in warnings.iter().filter(|w| !self.warned.contains(w)) {
+            tracing::warn!("{warning}");
+        }
+        self.warned = warnings;
+        let intent = Intent {
+            derived: derived.map(Arc::new),
+            announce: Arc::new(announce),
+        };
+        self.intent.send_if_modified(|old| {
+            let changed = *old != intent;
+            *old = intent;
+            changed
+        });
+    }
+
+    fn say_health(&self, state: &State) {
+        match &state.health {
+            StoreHealth::Connected if state.in_sync => self
+                .health
+                .ready(Component::Datastore, format!("revision {}", state.revision)),
+            StoreHealth::Connected | StoreHealth::Resyncing => {
+                self.health.not_ready(Component::Datastore, "reading everything")
+            }
+            StoreHealth::StaleSince(since) => {
+                self.health.not_ready(
+                    Component::Datastore,
+                    format!("no contact for {} s", since.elapsed().as_secs()),
+                );
+            }
+        }
+    }
+}
+
+fn http_settings(fabric: &crate::fabric::Fabric, node: &str) -> FelixHttp {
+    FelixHttp {
+        health_enabled: fabric.felix_setting(node, |s| s.health_enabled),
+        health_host: fabric.felix_setting(node, |s| s.health_host.clone()),
+        health_port: fabric.felix_setting(node, |s| s.health_port),
+        metrics_enabled: fabric.felix_setting(node, |s| s.prometheus_metrics_enabled),
+        metrics_host: fabric.felix_setting(node, |s| {
+            Some(s.prometheus_metrics_host.clone()).filter(|h| !h.is_empty())
+        }),
+        metrics_port: fabric.felix_setting(node, |s| s.prometheus_metrics_port),
+    }
+}

@@ -1,0 +1,198 @@
+//! Metrics: counted where things happen, read where they are kept, printed as Prometheus text.
+
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Buckets of the time that a request of the plugin takes, in seconds.
+const CNI_SECONDS: [f64; 12] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CniLabels {
+    command: &'static str,
+    /// 0 is success.
+    code: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CommandLabel {
+    command: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ComponentLabel {
+    component: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PeerLabel {
+    peer: String,
+}
+
+/// One peer's numbers at the time of a scrape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PeerSample {
+    pub(crate) peer: String,
+    pub(crate) established: bool,
+    pub(crate) received: u64,
+    pub(crate) advertised: u64,
+}
+
+/// All metrics. Cheap to clone; one registry behind.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    cni_requests: Family<CniLabels, Counter>,
+    cni_seconds: Family<CommandLabel, Histogram, fn() -> Histogram>,
+    ready: Family<ComponentLabel, Gauge>,
+    peer_established: Family<PeerLabel, Gauge>,
+    peer_received: Family<PeerLabel, Gauge>,
+    peer_advertised: Family<PeerLabel, Gauge>,
+    datastore_updates: Counter,
+    datastore_unreadable: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let seconds: fn() -> Histogram = || Histogram::new(CNI_SECONDS);
+        let metrics = Self {
+            registry: Arc::default(),
+            cni_requests: Family::default(),
+            cni_seconds: Family::new_with_constructor(seconds),
+            ready: Family::default(),
+            peer_established: Family::default(),
+            peer_received: Family::default(),
+            peer_advertised: Family::default(),
+            datastore_updates: Counter::default(),
+            datastore_unreadable: Counter::default(),
+        };
+        let mut registry = Registry::with_prefix("twill");
+        registry.register(
+            "cni_requests",
+            "Requests of the CNI plugin by command and code",
+            metrics.cni_requests.clone(),
+        );
+        registry.register(
+            "cni_request_seconds",
+            "Time to answer the CNI plugin",
+            metrics.cni_seconds.clone(),
+        );
+        registry.register(
+            "ready",
+            "1 for each component that is ready",
+            metrics.ready.clone(),
+        );
+        registry.register(
+            "bgp_peer_established",
+            "1 for each established session",
+            metrics.peer_established.clone(),
+        );
+        registry.register(
+            "bgp_peer_prefixes_received",
+            "Prefixes from each peer",
+            metrics.peer_received.clone(),
+        );
+        registry.register(
+            "bgp_peer_prefixes_advertised",
+            "Prefixes to each peer",
+            metrics.peer_advertised.clone(),
+        );
+        registry.register(
+            "datastore_updates",
+            "Keys that changed",
+            metrics.datastore_updates.clone(),
+        );
+        registry.register(
+            "datastore_unreadable",
+            "Values that could not be read",
+            metrics.datastore_unreadable.clone(),
+        );
+        *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
+        metrics
+    }
+}
+
+impl Metrics {
+    pub(crate) fn cni_request(&self, command: &'static str, code: u32, took: Duration) {
+        self.cni_requests
+            .get_or_create(&CniLabels { command, code })
+            .inc();
+        self.cni_seconds
+            .get_or_create(&CommandLabel { command })
+            .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn datastore(&self, updates: u64, unreadable: u64) {
+        self.datastore_updates.inc_by(updates);
+        self.datastore_unreadable.inc_by(unreadable);
+    }
+
+    /// The text of a scrape, with what is only known now.
+    pub(crate) fn scrape(&self, ready: &[(&'static str, bool)], peers: &[PeerSample]) -> String {
+        for (component, ready) in ready {
+            self.ready
+                .get_or_create(&ComponentLabel { component })
+                .set((*ready).into());
+        }
+        // Peers that are no longer configured must not linger.
+        self.peer_established.clear();
+        self.peer_received.clear();
+        self.peer_advertised.clear();
+        for sample in peers {
+            let label = PeerLabel {
+                peer: sample.peer.clone(),
+            };
+            self.peer_established
+                .get_or_create(&label)
+                .set(sample.established.into());
+            self.peer_received
+                .get_or_create(&label)
+                .set(i64::try_from(sample.received).unwrap_or(i64::MAX));
+            self.peer_advertised
+                .get_or_create(&label)
+                .set(i64::try_from(sample.advertised).unwrap_or(i64::MAX));
+        }
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if encode_registry(&mut text, &registry).is_err() {
+            // Writing to a string does not fail.
+            text.clear();
+        }
+        let _ = writeln!(text, "# EOF");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_shows_what_was_counted_and_forgets_departed_peers() {
+        let metrics = Metrics::default();
+        metrics.cni_request("ADD", 11, Duration::from_millis(3));
+        let peer = PeerSample {
+            peer: "10.0.0.2".into(),
+            established: true,
+            received: 3,
+            advertised: 1,
+        };
+        let text = metrics.scrape(&[("cni", true)], &[peer]);
+        for line in [
+            "twill_cni_requests_total{command=\"ADD\",code=\"11\"} 1",
+            "twill_ready{component=\"cni\"} 1",
+            "twill_bgp_peer_prefixes_received{peer=\"10.0.0.2\"} 3",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+        assert!(!metrics.scrape(&[], &[]).contains("10.0.0.2"));
+    }
+}
