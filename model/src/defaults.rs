@@ -133,7 +133,13 @@ impl BgpConfigurationSpec {
 impl FelixConfigurationSpec {
     /// Fills in what is not written and is stored by every supported version of Calico.
     pub fn apply_defaults(&mut self) {
-        self.nftables_mode.get_or_insert_with(|| "Auto".to_owned());
+        let or = |field: &mut Option<String>, word: &str| {
+            field.get_or_insert_with(|| word.to_owned());
+        };
+        or(&mut self.nftables_mode, "Auto");
+        or(&mut self.bpf_connect_time_load_balancing, "TCP");
+        or(&mut self.bpf_host_networked_nat_without_ctlb, "Enabled");
+        or(&mut self.floating_ips, "Disabled");
     }
 }
 

@@ -69,7 +69,6 @@ pub fn felix_configuration() -> AnyResource {
     let spec = FelixConfigurationSpec {
         log_severity_screen: "Info".to_owned(),
         reporting_interval: Some(GoDuration::default()),
-        floating_ips: Some("Disabled".to_owned()),
         ..Default::default()
     };
     with_defaults(Resource::new(ObjectMeta::named(DEFAULT), spec))
@@ -94,6 +93,7 @@ pub fn kube_controllers_configuration() -> AnyResource {
         "logSeverityScreen": "Info",
         "healthChecks": "Enabled",
         "etcdV3CompactionPeriod": "10m0s",
+        "prometheusMetricsPort": 9094,
         "controllers": {
             "node": {
                 "reconcilerPeriod": "5m0s",
@@ -106,6 +106,7 @@ pub fn kube_controllers_configuration() -> AnyResource {
             "serviceAccount": reconcile,
             "namespace": reconcile,
             "loadBalancer": { "assignIPs": "AllServices" },
+            "policyMigration": { "enabled": "Enabled" },
         },
     });
     let mut config = Opaque::new(
@@ -197,7 +198,7 @@ mod tests {
             )
         );
         assert!(text(&felix_configuration()).contains(
-            r#""spec":{"logSeverityScreen":"Info","reportingInterval":"0s","nftablesMode":"Auto","bpfLogLevel":"","floatingIPs":"Disabled"}"#
+            r#""spec":{"logSeverityScreen":"Info","reportingInterval":"0s","nftablesMode":"Auto","bpfLogLevel":"","bpfConnectTimeLoadBalancing":"TCP","bpfHostNetworkedNATWithoutCTLB":"Enabled","floatingIPs":"Disabled"}"#
         ));
         assert!(text(&ipam_configuration()).contains(
             r#""spec":{"strictAffinity":false,"autoAllocateBlocks":true,"kubeVirtVMAddressPersistence":"Enabled"}"#

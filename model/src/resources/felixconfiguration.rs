@@ -115,6 +115,10 @@ go_struct! {
         pub bpf_enabled: Option<bool> = "bpfEnabled" omitempty,
         /// Always stored, also when empty.
         pub bpf_log_level: String = "bpfLogLevel" always,
+        /// `TCP` (default), `Enabled` or `Disabled`; Calico's eBPF data plane.
+        pub bpf_connect_time_load_balancing: Option<String> = "bpfConnectTimeLoadBalancing" omitempty,
+        /// `Enabled` (default) or `Disabled`; Calico's eBPF data plane.
+        pub bpf_host_networked_nat_without_ctlb: Option<String> = "bpfHostNetworkedNATWithoutCTLB" omitempty,
         /// `CalicoIPAM` (default) or `WorkloadIPs`.
         pub route_source: String = "routeSource" omitempty,
         /// Program no route at all.
@@ -161,7 +165,6 @@ impl FelixConfigurationSpec {
         "awsSrcDstCheck",
         "bpfAttachType",
         "bpfCTLBLogFilter",
-        "bpfConnectTimeLoadBalancing",
         "bpfConnectTimeLoadBalancingEnabled",
         "bpfConntrackLogLevel",
         "bpfConntrackMode",
@@ -177,7 +180,6 @@ impl FelixConfigurationSpec {
         "bpfExternalServiceMode",
         "bpfForceTrackPacketsFromIfaces",
         "bpfHostConntrackBypass",
-        "bpfHostNetworkedNATWithoutCTLB",
         "bpfIPFragTimeout",
         "bpfIPFragmentReassemblyEnabled",
         "bpfJITHardening",

@@ -111,6 +111,16 @@ fn words(check: &mut Check, spec: &FelixConfigurationSpec) {
         &["Enabled", "Disabled"],
     );
     check.word(
+        "bpfConnectTimeLoadBalancing",
+        spec.bpf_connect_time_load_balancing.as_deref(),
+        &["TCP", "Enabled", "Disabled"],
+    );
+    check.word(
+        "bpfHostNetworkedNATWithoutCTLB",
+        spec.bpf_host_networked_nat_without_ctlb.as_deref(),
+        &["Enabled", "Disabled"],
+    );
+    check.word(
         "natOutgoingExclusions",
         spec.nat_outgoing_exclusions.as_deref(),
         &["IPPoolsOnly", "IPPoolsAndHostIPs"],
