@@ -99,6 +99,8 @@ pub struct Allocator<S> {
     next_id: u64,
     is_ready: bool,
     backoff: Option<Duration>,
+    /// The transaction whose reply was lost.
+    unsettled: Option<Commit>,
 }
 
 impl<S: Store> Allocator<S> {
@@ -120,6 +122,7 @@ impl<S: Store> Allocator<S> {
             next_id: 0,
             is_ready: false,
             backoff: None,
+            unsettled: None,
         };
         (allocator, client)
     }
@@ -154,7 +157,7 @@ impl<S: Store> Allocator<S> {
     /// Waits until there is something to do and takes in all that there is. False if the end has come.
     async fn gather(&mut self, stop: &CancellationToken) -> bool {
         self.take_feed();
-        if self.pending.is_empty() || !self.is_ready {
+        if (self.pending.is_empty() && self.unsettled.is_none()) || !self.is_ready {
             self.state.trim();
             tokio::select! {
                 () = stop.cancelled() => return false,
@@ -188,6 +191,8 @@ impl<S: Store> Allocator<S> {
         }
         if in_sync && !self.is_ready {
             self.is_ready = true;
+            // What an earlier process of this node has under way must not arrive any more.
+            self.unsettled = Some(Commit::none());
             tracing::info!(
                 node = self.state.node(),
                 blocks = self.state.own_blocks().count(),
@@ -241,7 +246,11 @@ impl<S: Store> Allocator<S> {
 
     /// One plan: its answers, its transaction, its reads.
     async fn step(&mut self) {
-        if !self.is_ready || self.pending.is_empty() {
+        if !self.is_ready || (self.pending.is_empty() && self.unsettled.is_none()) {
+            return;
+        }
+        if let Some(commit) = self.unsettled.take() {
+            self.settle(commit).await;
             return;
         }
         let now = (self.clock)();
@@ -251,7 +260,7 @@ impl<S: Store> Allocator<S> {
             self.finish(id, answer);
         }
         if let Some(commit) = next.commit {
-            self.commit(&commit).await;
+            self.commit(commit).await;
         }
         if !next.reads.is_empty() {
             self.read(next.reads).await;
@@ -263,7 +272,7 @@ impl<S: Store> Allocator<S> {
         }
     }
 
-    async fn commit(&mut self, commit: &Commit) {
+    async fn commit(&mut self, commit: Commit) {
         let since = self.state.revision();
         self.counters.commits.add(1);
         for pending in &mut self.pending {
@@ -284,12 +293,13 @@ impl<S: Store> Allocator<S> {
                 for (id, error) in commit.refused(&mut self.state, &reply, now) {
                     self.finish(id, Err(error));
                 }
-                self.count_attempt(commit);
+                self.count_attempt(&commit);
             }
             Err(error) if error.commit() == Outcome::Unknown => {
                 self.counters.lost_replies.add(1);
-                self.mark_unsettled(commit, since);
-                self.settle(commit, &error).await;
+                tracing::warn!(%error, requests = commit.members().count(), "reply lost");
+                self.mark_unsettled(&commit, since);
+                self.unsettled = Some(commit);
             }
             Err(error) => self.fail(&commit.members().collect(), &error),
         }
@@ -328,18 +338,22 @@ impl<S: Store> Allocator<S> {
         }
     }
 
-    /// After a lost reply: looks, linearised, at everything the transaction compared. Planning again then finds each
-    /// member either served or not; a write that arrives even later fails its compares.
-    async fn settle(&mut self, commit: &Commit, lost: &StoreError) {
-        tracing::warn!(error = %lost, requests = commit.members().count(), "reply lost, reading back");
-        match self.store.txn(commit.reads_back()).await {
+    /// After a lost reply, before anything else: raises the fence and looks at everything the transaction compared.
+    /// Planning again then finds each member either served or not, and it stays so.
+    async fn settle(&mut self, commit: Commit) {
+        match self.store.txn(commit.fence(&self.state)).await {
             Ok(reply) => {
                 self.backoff = None;
                 let now = (self.clock)();
-                commit.read_back(&mut self.state, &reply, now);
-                self.count_attempt(commit);
+                commit.fenced(&mut self.state, &reply, now);
+                self.count_attempt(&commit);
             }
-            Err(error) => self.fail(&commit.members().collect(), &error),
+            Err(error) => {
+                self.unsettled = Some(commit);
+                // Nobody can be served before.
+                let all = self.pending.iter().map(|p| p.request.id).collect();
+                self.fail(&all, &error);
+            }
         }
     }
 

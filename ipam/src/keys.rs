@@ -37,13 +37,21 @@ pub fn pool(name: &str) -> Bytes {
     ResourceKey::cluster(Kind::IpPool, name).path().into()
 }
 
+/// The key of `node`'s fence. Every transaction of an allocator compares it, and it is written before anything is decided
+/// after a lost reply: a transaction that was still on its way can then never be carried out.
+#[must_use]
+pub fn fence(node: &str) -> Bytes {
+    format!("/twill/ipam/fence/{node}").into()
+}
+
 /// What the key names, `None` if it is not text.
 #[must_use]
 pub fn parse(key: &[u8]) -> Option<Key> {
     std::str::from_utf8(key).ok().map(Key::parse)
 }
 
-/// The prefixes that an allocator on `node` must be shown: everything [`crate::State::observe`] takes in.
+/// The prefixes that an allocator on `node` must be shown: what [`crate::State::observe`] takes in, but for handles, which
+/// it reads when it needs them.
 #[must_use]
 pub fn watched(node: &str) -> Vec<String> {
     vec![
@@ -54,6 +62,7 @@ pub fn watched(node: &str) -> Vec<String> {
         ResourceKey::prefix(Kind::IpReservation),
         ResourceKey::cluster(Kind::Node, node).path(),
         ResourceKey::cluster(Kind::ClusterInformation, "default").path(),
+        format!("/twill/ipam/fence/{node}"),
     ]
 }
 

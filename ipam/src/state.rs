@@ -160,6 +160,8 @@ pub struct State {
     pub(crate) config: Versioned<IpamConfig>,
     pub(crate) cluster: Option<Versioned<bool>>,
     pub(crate) handles: BTreeMap<String, KnownHandle>,
+    /// Revision of our fence, 0 if there is none.
+    pub(crate) fence: Revision,
     unreadable: BTreeMap<String, String>,
     cooling: BTreeMap<IpAddr, u64>,
 }
@@ -186,6 +188,7 @@ impl State {
             },
             cluster: None,
             handles: BTreeMap::new(),
+            fence: 0,
             unreadable: BTreeMap::new(),
             cooling: BTreeMap::new(),
         }
@@ -229,6 +232,15 @@ impl State {
     /// Takes in one key. Keys that do not matter are ignored, older revisions than the one known too.
     pub fn observe(&mut self, seen: &Observed, now: Now) {
         self.revision = self.revision.max(seen.revision());
+        if *seen.key() == keys::fence(&self.node) {
+            // Nobody deletes it; should it be gone, comparing its last revision refuses and shows that it is.
+            self.fence = match seen {
+                Observed::Put { revision, .. } => self.fence.max(*revision),
+                Observed::Absent { at, .. } if *at >= self.fence => 0,
+                Observed::Absent { .. } => self.fence,
+            };
+            return;
+        }
         let Some(key) = keys::parse(seen.key()) else {
             return;
         };
@@ -275,7 +287,8 @@ impl State {
             self.forget_block(cidr);
             return Ok(());
         };
-        let wanted = self.wanted_guests.contains(&cidr);
+        // A guest stays whole when it changes: whoever had it read may not have planned with it yet.
+        let wanted = self.wanted_guests.contains(&cidr) || self.guests.contains(&cidr);
         if known.is_some_and(|(known, whole)| known == *revision && (whole || !wanted)) {
             return Ok(());
         }
@@ -336,8 +349,9 @@ impl State {
         self.own.retain(|_, own| *own != cidr);
     }
 
-    /// Asks that `cidr` be kept whole when it is observed next.
-    pub(crate) fn want_whole(&mut self, key: &[u8]) {
+    /// Asks that the block under `key`, somebody else's, be kept whole when it is observed next: call it with each key that a
+    /// plan wants read, before the read is observed.
+    pub fn want_whole(&mut self, key: &[u8]) {
         if let Some(Key::Block(cidr)) = keys::parse(key) {
             if !self.wanted_guests.contains(&cidr) {
                 self.wanted_guests.push(cidr);

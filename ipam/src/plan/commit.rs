@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use twill_datastore::{Bytes, Compare, KeyValue, Op, OpReply, RangeRequest, Revision, Target, Txn, TxnReply};
 
 use crate::error::Error;
+use crate::keys;
 use crate::now::Now;
 use crate::request::{Assigned, Released, Reply};
 use crate::state::{Observed, State};
@@ -16,6 +17,8 @@ pub(super) struct Member {
     pub(super) id: u64,
     /// What it is told on success, without the revision.
     pub(super) reply: Reply,
+    /// What must hold of its handle.
+    pub(super) handle_compare: Option<Compare>,
     pub(super) rider_compares: Vec<Compare>,
     /// Keys that its riders put.
     pub(super) puts: Vec<Bytes>,
@@ -50,6 +53,12 @@ impl Commit {
         }
     }
 
+    /// Nothing: to raise the fence at the start, against what an earlier process of this node may have under way.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(Vec::new(), Vec::new(), Vec::new())
+    }
+
     /// What to send.
     #[must_use]
     pub fn txn(&self) -> &Txn {
@@ -71,10 +80,20 @@ impl Commit {
             .unwrap_or_default()
     }
 
-    /// The keys to read back, linearised, when the reply was lost.
+    /// What to do when the reply was lost, before anything else: raises the fence, so that this transaction can no longer be
+    /// carried out if it was not, and reads what it compared.
     #[must_use]
-    pub fn reads_back(&self) -> Txn {
-        Txn::default().then(self.txn.otherwise.clone())
+    pub fn fence(&self, state: &State) -> Txn {
+        let mut ops = vec![Op::put(keys::fence(state.node()), "{}")];
+        ops.extend(self.reads_but_fence(state).map(|(_, op)| op.clone()));
+        Txn::default().then(ops)
+    }
+
+    fn reads_but_fence(&self, state: &State) -> impl Iterator<Item = (&Bytes, &Op)> {
+        let fence = keys::fence(state.node());
+        let keys = self.reads.iter().map(|c| c.range.start());
+        keys.zip(&self.txn.otherwise)
+            .filter(move |(key, _)| **key != fence)
     }
 
     /// Every compare held: takes the writes into `state` and says what each member is told.
@@ -143,9 +162,21 @@ impl Commit {
         blamed.collect()
     }
 
-    /// The reply was lost: takes in what is there now. Planning the members again finds what they hold.
-    pub fn read_back(&self, state: &mut State, reply: &TxnReply, now: Now) {
-        self.take_in(state, &reply.responses, reply.revision, now);
+    /// The fence is up: takes in what is there now, and for good. Planning the members again finds what they hold.
+    pub fn fenced(&self, state: &mut State, reply: &TxnReply, now: Now) {
+        let (fence, at) = (keys::fence(state.node()), reply.revision);
+        let read: Vec<Bytes> = self.reads_but_fence(state).map(|(key, _)| key.clone()).collect();
+        let up = Observed::Put {
+            key: fence,
+            value: Bytes::from_static(b"{}"),
+            revision: at,
+            created: at,
+        };
+        state.observe(&up, now);
+        for (key, response) in read.into_iter().zip(reply.responses.iter().skip(1)) {
+            let kv = response.kvs().iter().find(|kv| kv.key == key);
+            state.observe(&Observed::read(key.clone(), kv, at), now);
+        }
     }
 
     fn take_in(&self, state: &mut State, responses: &[OpReply], revision: Revision, now: Now) {

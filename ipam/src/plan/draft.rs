@@ -163,7 +163,7 @@ impl<'s> Draft<'s> {
             .filter(|(name, _)| !self.pools.contains_key(name))
             .count();
         // The lock; for each block itself and its affinity; the pools.
-        let shared = 1
+        let shared = 2
             + 2 * (self.blocks.len() + self.affinity_only() + part.blocks_new)
             + self.pools.len()
             + pools_new;
@@ -192,9 +192,13 @@ impl<'s> Draft<'s> {
         let mut member = Member {
             id: request.id,
             reply,
+            handle_compare: None,
             rider_compares: riders.compares.clone(),
             puts,
         };
+        if let Some((id, base, _)) = &part.handle {
+            member.handle_compare = Some(base.compare(keys::handle(id)));
+        }
         if let Reply::Released(released) = &mut member.reply {
             released.addresses.clone_from(&part.addresses);
             self.freed.extend(&part.addresses);
@@ -326,7 +330,10 @@ impl<'s> Draft<'s> {
             return None;
         }
         let mut ops = Vec::with_capacity(self.ops.len() + 2 * self.blocks.len());
-        let mut shared = Vec::new();
+        let mut shared = vec![Compare::mod_revision(
+            keys::fence(self.state.node()),
+            self.state.fence,
+        )];
         for (cidr, drafted) in self.blocks {
             let key = keys::block(&cidr);
             shared.push(drafted.base.compare(key.clone()));

@@ -3,16 +3,16 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use twill_datastore::{Bytes, Revision};
+use twill_datastore::Revision;
 use twill_model::ipam::Handle;
 
+use super::Stop;
 use super::draft::{Base, Draft};
-use super::{Stop, look};
 use crate::block;
 use crate::error::Error;
 use crate::keys;
 use crate::request::Request;
-use crate::state::State;
+use crate::state::{Owner, State};
 
 /// What a handle is known to hold.
 pub(super) struct Held {
@@ -65,16 +65,17 @@ pub(super) fn held(
         None if blocks.is_empty() && !strict && request.unsettled_since.is_none() => return Ok(held),
         None if request.looked.contains(&key) => {
             let reason = state.unreadable().get(&keys::text(&key)).cloned();
-            return Err(match reason {
-                Some(reason) => Error::Unreadable {
-                    key: keys::text(&key),
-                    reason,
-                }
-                .into(),
-                None => look(request, vec![key]),
-            });
+            // If it can be read it was only forgotten again before it was used.
+            let Some(reason) = reason else {
+                return Err(Stop::Read(vec![key]));
+            };
+            return Err(Error::Unreadable {
+                key: keys::text(&key),
+                reason,
+            }
+            .into());
         }
-        None => return Err(look(request, vec![key])),
+        None => return Err(Stop::Read(vec![key])),
         Some(known) => {
             held.revision = known.revision;
             if let Some(handle) = &known.handle {
@@ -86,15 +87,7 @@ pub(super) fn held(
             }
         }
     }
-    let unseen: Vec<Bytes> = blocks
-        .iter()
-        .filter(|cidr| draft.view(cidr).is_none() && !draft.touches(cidr))
-        .map(keys::block)
-        .filter(|key| !request.looked.contains(key))
-        .collect();
-    if !unseen.is_empty() {
-        return Err(Stop::Read(unseen));
-    }
+    see(state, draft, request, &blocks)?;
     for cidr in blocks {
         let ordinals = draft
             .view(&cidr)
@@ -105,4 +98,33 @@ pub(super) fn held(
         }
     }
     Ok(held)
+}
+
+/// Makes sure that each of `blocks` is known whole or known not to be there.
+fn see(state: &State, draft: &Draft<'_>, request: &Request, blocks: &[IpNet]) -> Result<(), Stop> {
+    let mut unseen = Vec::new();
+    for cidr in blocks
+        .iter()
+        .filter(|cidr| draft.view(cidr).is_none() && !draft.touches(cidr))
+    {
+        let key = keys::block(cidr);
+        match state.blocks.get(cidr).map(|b| &b.owner) {
+            // A block that is there must be seen before anyone says that the handle holds nothing in it.
+            Some(Owner::Unreadable(reason)) => {
+                return Err(Error::Unreadable {
+                    key: keys::text(&key),
+                    reason: reason.clone(),
+                }
+                .into());
+            }
+            Some(_) => unseen.push(key),
+            None if !request.looked.contains(&key) => unseen.push(key),
+            None => {}
+        }
+    }
+    if unseen.is_empty() {
+        Ok(())
+    } else {
+        Err(Stop::Read(unseen))
+    }
 }

@@ -17,6 +17,8 @@ type Live = BTreeMap<String, Vec<IpAddr>>;
 async fn a_pod_costs_one_transaction_and_no_read() {
     let mut cluster = Cluster::new("10.244.0.0/16").await;
     let client = cluster.node("n1").await;
+    // Ready: the fence against an earlier process is up.
+    client.release(release("none")).await.unwrap();
     // The first claims a block, in the same one transaction.
     for i in 0..5 {
         let before = cluster.store.calls();

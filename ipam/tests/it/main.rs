@@ -3,5 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod allocator;
+mod calico;
 mod check;
+mod simulation;
 mod support;

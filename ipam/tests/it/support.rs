@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use twill_datastore::mem::MemStore;
-use twill_datastore::{Consistency, KeyRange, Store, Watch, WatchItem, WatchRequest};
+use twill_datastore::{Consistency, KeyRange, KeyValue, Store, Watch, WatchItem, WatchRequest};
 use twill_ipam::{
     Allocator, Assign, Client, Family, Observed, Release, ReleaseTarget, Riders, Want, system_clock,
 };
@@ -71,10 +71,16 @@ impl Cluster {
 }
 
 pub(crate) async fn put_pool(store: &MemStore, name: &str, cidr: &str, more: &str) {
-    let json = format!(
+    store
+        .put(pool_key(name), pool_json(name, cidr, more))
+        .await
+        .unwrap();
+}
+
+pub(crate) fn pool_json(name: &str, cidr: &str, more: &str) -> String {
+    format!(
         r#"{{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}"}},"spec":{{"cidr":"{cidr}","nodeSelector":"all()","allowedUses":["Workload","Tunnel"],{more}}}}}"#
-    );
-    store.put(pool_key(name), json).await.unwrap();
+    )
 }
 
 pub(crate) fn pool_key(name: &str) -> String {
@@ -217,8 +223,12 @@ impl Contents {
             .range_all(KeyRange::prefix("/calico/"), Consistency::Linearised)
             .await
             .unwrap();
+        Self::of(&listing.kvs)
+    }
+
+    pub(crate) fn of<'a>(kvs: impl IntoIterator<Item = &'a KeyValue>) -> Self {
         let mut contents = Self::default();
-        for kv in listing.kvs {
+        for kv in kvs {
             let path = String::from_utf8(kv.key.to_vec()).unwrap();
             match Key::parse(&path) {
                 Key::Block(cidr) => {
