@@ -24,7 +24,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::netlink::NetlinkError;
-use super::nft::{ApplyError, Mode, Writer};
+use super::nft::{ApplyError, Writer};
 use super::routes::{RouteWriter, Sweep};
 use crate::plan::nft::Table;
 use crate::plan::routes::{Route, Routes};
@@ -111,7 +111,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Hands over the desired state. A state that was not yet applied is replaced by it.
+    /// Hands over the desired state. A state that was not yet applied is replaced by it. One that is not in sync is passed
+    /// over: a part of the policy could allow what the whole denies.
     pub fn set(&self, desired: Desired) {
         self.shared.put(|inbox| inbox.desired = Some(desired));
     }
@@ -276,11 +277,6 @@ pub fn hand_back(table: &Table) -> Result<(), StartError> {
     let mut writer = Writer::open()?;
     writer.remove(table)?;
     Ok(())
-}
-
-/// Mode of the table's delta before and after in-sync.
-fn mode(in_sync: bool) -> Mode {
-    if in_sync { Mode::Exact } else { Mode::Additive }
 }
 
 #[cfg(test)]

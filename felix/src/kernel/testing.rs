@@ -74,6 +74,12 @@ impl Pod {
         self.netns.run(|| Socket::open(Protocol::Route).unwrap())
     }
 
+    /// Pings until it is answered: the pod's own side of a link that was just set up may lag behind ours.
+    #[track_caller]
+    pub(super) fn reaches(&self, to: &str) {
+        eventually(to, || self.pings(to));
+    }
+
     pub(super) fn pings(&self, to: &str) -> bool {
         let ping = if to.contains(':') { "ping -6" } else { "ping" };
         self.netns.run(|| try_run(&format!("{ping} -n -c 1 -W 1 {to}")).0)

@@ -67,7 +67,7 @@ pub enum ToHost {
     Drop,
     /// Accepted: what Calico's manifests set.
     Accept,
-    /// Left to the chains of others on this host.
+    /// Left to the chains of others on this host, which in nf_tables is the same as accepting.
     Return,
 }
 
@@ -146,8 +146,8 @@ impl ToHost {
     fn verdict(self) -> Verdict {
         match self {
             Self::Drop => Verdict::Drop,
-            Self::Accept => Verdict::Accept,
-            Self::Return => Verdict::Return,
+            // An accept ends this table's chain alone: the chains of others on the hook still see the packet.
+            Self::Accept | Self::Return => Verdict::Accept,
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Ordered policy as chains and sets.
 //!
-//! Endpoints with the same ordered policy share a group of chains: one for each tier that acts, one for the
-//! profiles. There are no marks: a verdict is where a rule goes.
+//! Endpoints with the same ordered policy share a group of chains: a first one, which jumps to one for each tier that
+//! acts and then holds the rules of the profiles. There are no marks: a verdict is where a rule goes.
 //!
 //! ```text
-//! Allow -> goto egress_ok or ingress_ok     Deny -> drop
-//! Pass  -> goto the next tier's chain       Log  -> log, go on
-//! end of a tier: drop, or goto the next (defaultAction Pass); end of the profiles: drop
+//! Allow -> goto egress_ok or ingress_ok                  Deny -> drop
+//! Pass  -> return to the first chain, to the next tier   Log  -> log, go on
+//! end of a tier: drop, or return (defaultAction Pass); end of the profiles: drop
 //! ```
+//!
+//! The kernel refuses chains that lead through more than 15 others, jumps and gotos alike (NFT_JUMP_STACK_SIZE), so tiers
+//! must stand beside each other and not lead from one to the next.
 //!
 //! Names of the group's chains follow from the names of tiers, policies and profiles, so a policy whose rules change
 //! keeps its chains. Members of selector sets live in sets of their own, which chains only name: a label that
@@ -22,7 +25,9 @@ use twill_model::rule::{Action, IpVersion};
 
 use super::base::{EGRESS_OK, INGRESS_OK};
 use super::nft::expr::NfProto;
-use super::nft::{Atom, Chain, Field, Kind, LogLevel, Name, Op, Rule, Set, Stmt, Value, merge_intervals};
+use super::nft::{
+    Atom, Chain, Field, Kind, LogLevel, Name, Op, Rule, Set, Stmt, Value, Verdict, merge_intervals,
+};
 use crate::calc::digest;
 use crate::calc::policies::{Direction, End, Ordered, PolicyId};
 use crate::calc::rule::{Icmp, Resolved, Rule as Resolved1, SetId, Side};
@@ -107,42 +112,37 @@ pub fn render(direction: Direction, ordered: &Ordered, source: &impl RuleSource,
         Direction::Ingress => INGRESS_OK,
         Direction::Egress => EGRESS_OK,
     });
-    let nth = |n: usize| match n {
-        0 => first.clone(),
-        n => Name::new(&format!("{first}.{n}")).expect("a short number keeps the name a name"),
-    };
+    let nth = |n: usize| Name::new(&format!("{first}.{n}")).expect("a short number keeps the name a name");
+    let mut rules = Vec::new();
     for (n, tier) in ordered.tiers.iter().enumerate() {
-        let next = nth(n + 1);
-        let mut rules = Vec::new();
+        let mut inside = Vec::new();
         for id in &tier.policies {
             let resolved = source.policy(id, direction).into_iter().flat_map(|r| &r.rules);
             let label = format!("{}/{}", tier.name, label(id));
-            append(resolved, &label, &ok, Some(&next), &mut rules, &mut out.sets);
+            append(resolved, &label, &ok, Verdict::Return, &mut inside, &mut out.sets);
         }
-        rules.push(Rule::new([match tier.end {
-            End::Deny => Stmt::drop(),
-            End::Pass => Stmt::goto(&next),
-        }]));
-        out.chains.insert(nth(n), Arc::new(Chain { base: None, rules }));
+        inside.push(Rule::new([Stmt::Verdict(match tier.end {
+            End::Deny => Verdict::Drop,
+            End::Pass => Verdict::Return,
+        })]));
+        rules.push(Rule::new([Stmt::jump(&nth(n + 1))]));
+        let inside = Arc::new(Chain {
+            base: None,
+            rules: inside,
+        });
+        out.chains.insert(nth(n + 1), inside);
     }
-    let mut rules = Vec::new();
     for name in &ordered.profiles {
         let Some(resolved) = source.profile(name, direction) else {
             rules.push(Rule::new([Stmt::drop()]).comment(comment(&format!("missing profile {name}"))));
             break;
         };
-        append(
-            resolved.rules.iter(),
-            &format!("profile {name}"),
-            &ok,
-            None,
-            &mut rules,
-            &mut out.sets,
-        );
+        let (resolved, label) = (resolved.rules.iter(), format!("profile {name}"));
+        // Behind the profiles there is nothing: what they pass, nobody allowed.
+        append(resolved, &label, &ok, Verdict::Drop, &mut rules, &mut out.sets);
     }
     rules.push(Rule::new([Stmt::drop()]));
-    out.chains
-        .insert(nth(ordered.tiers.len()), Arc::new(Chain { base: None, rules }));
+    out.chains.insert(first, Arc::new(Chain { base: None, rules }));
 }
 
 fn label(id: &PolicyId) -> String {
@@ -168,7 +168,7 @@ fn append<'a>(
     resolved: impl Iterator<Item = &'a Resolved1>,
     label: &str,
     ok: &Name,
-    next: Option<&Name>,
+    pass: Verdict,
     rules: &mut Vec<Rule>,
     sets: &mut BTreeMap<Name, Arc<Set>>,
 ) {
@@ -176,8 +176,7 @@ fn append<'a>(
         let last = match rule.action {
             Action::Allow => Stmt::goto(ok),
             Action::Deny => Stmt::drop(),
-            // Behind the profiles there is nothing: what they pass, nobody allowed.
-            Action::Pass => next.map_or(Stmt::drop(), Stmt::goto),
+            Action::Pass => Stmt::Verdict(pass.clone()),
             Action::Log => Stmt::Log {
                 prefix: LOG_PREFIX.into(),
                 level: LogLevel::Notice,

@@ -11,12 +11,12 @@ use tokio::sync::watch;
 
 use super::events::{Dirt, Events};
 use super::status::{EndpointStatus, Status};
-use super::{BGP_PREFIXES_MAX, Inbox, Shared, mode};
+use super::{BGP_PREFIXES_MAX, Inbox, Shared};
 use crate::kernel::links::{LinkTable, LinkWriter, LinksApplied, node_settings};
 use crate::kernel::netlink::{NetlinkError, poll_readable};
 use crate::kernel::nft::{Applied, ApplyError, Foreign, Mode, Writer};
 use crate::kernel::routes::{RouteWriter, Sweep};
-use crate::plan::nft::{Name, Table};
+use crate::plan::nft::Table;
 use crate::plan::routes::{Route, Routes, resolve};
 use crate::plan::{Desired, IfName};
 
@@ -37,7 +37,7 @@ pub(super) struct Owner {
     table: Writer,
     links: LinkWriter,
     routes: RouteWriter,
-    name: Name,
+    base: Table,
 
     /// The latest desired state.
     desired: Option<Desired>,
@@ -69,7 +69,7 @@ impl Owner {
             table: Writer::open()?,
             links: LinkWriter::open()?,
             routes: RouteWriter::open()?,
-            name: Table::default().name,
+            base: Table::default(),
             desired: None,
             enforced: None,
             bgp: Routes::new(),
@@ -91,7 +91,7 @@ impl Owner {
 
     /// Makes the base table unless there is one.
     pub(super) fn close_at_birth(&mut self, base: &Table) -> Result<(), ApplyError> {
-        self.name = base.name.clone();
+        self.base = base.clone();
         let applied = self.table.apply(base, Mode::Additive)?;
         if applied.operations > 0 {
             tracing::info!(
@@ -154,7 +154,7 @@ impl Owner {
 
     /// Takes all notifications that wait. Those of a link that was made before a desired state was handed over are among them.
     fn hear(&mut self) -> Result<(), NetlinkError> {
-        if self.table.drain(&self.name)? == Foreign::Touched {
+        if self.table.drain(&self.base.name)? == Foreign::Touched {
             self.dirt.table = true;
         }
         self.events
@@ -191,7 +191,8 @@ impl Owner {
     }
 
     fn take(&mut self, inbox: Inbox) {
-        if let Some(desired) = inbox.desired {
+        // What is not in sync may lack the policy that denies: none of it goes to the kernel.
+        if let Some(desired) = inbox.desired.filter(|d| d.in_sync) {
             self.desired = Some(desired);
         }
         self.bgp_synced |= inbox.bgp_synced;
@@ -282,10 +283,17 @@ impl Owner {
 
     fn write_table(&mut self) -> Result<(), ()> {
         let Some(desired) = &self.desired else {
-            return Ok(());
+            // Until there is something to enforce, the node stays closed, or as its former life left it.
+            let base = self.table.apply(&self.base, Mode::Additive);
+            self.status.table_error = base.map_err(|e| e.to_string()).err();
+            return if self.status.table_error.is_none() {
+                Ok(())
+            } else {
+                Err(())
+            };
         };
         let counters = &mut self.status.counters;
-        match self.table.apply(&desired.table, mode(desired.in_sync)) {
+        match self.table.apply(&desired.table, Mode::Exact) {
             Ok(applied) => {
                 count(counters, &applied);
                 self.status.revision = desired.revision;
@@ -294,7 +302,7 @@ impl Owner {
                 let same = self
                     .enforced
                     .as_ref()
-                    .is_some_and(|e| Arc::ptr_eq(&e.routes, &desired.routes) && e.in_sync == desired.in_sync);
+                    .is_some_and(|e| Arc::ptr_eq(&e.routes, &desired.routes));
                 self.routes_pending |= !same;
                 self.enforced = Some(desired.clone());
                 Ok(())

@@ -484,3 +484,44 @@ fn a_new_writer_takes_over_what_it_finds() {
         assert!(nft("list ruleset").contains("chain forward"));
     });
 }
+
+#[test]
+fn more_tiers_than_the_kernel_nests_chains_are_taken() {
+    use crate::calc::Graph;
+    use twill_model::{Key, Kind, Update, Value};
+
+    let mut graph = Graph::new("n1");
+    let mut update = |kind: Kind, namespace: Option<&str>, name: &str, spec: &str| {
+        let key = namespace.map_or_else(|| Key::cluster(kind, name), |n| Key::namespaced(kind, n, name));
+        let at = namespace
+            .map(|n| format!(r#","namespace":"{n}""#))
+            .unwrap_or_default();
+        let body = format!(
+            r#"{{"kind":"{kind}","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}"{at}}},"spec":{spec}}}"#
+        );
+        let value = Some(Value::decode(&key, &body.into()).unwrap());
+        graph.update(&Update {
+            key,
+            value,
+            revision: 1,
+        });
+    };
+    for n in 0..12 {
+        update(Kind::Tier, None, &format!("t{n}"), &format!(r#"{{"order":{n}}}"#));
+        let rules =
+            r#""types":["Ingress","Egress"],"ingress":[{"action":"Pass"}],"egress":[{"action":"Pass"}]"#;
+        let spec = format!(r#"{{"tier":"t{n}","selector":"all()",{rules}}}"#);
+        update(Kind::GlobalNetworkPolicy, None, &format!("t{n}.p"), &spec);
+    }
+    update(
+        Kind::WorkloadEndpoint,
+        Some("ns1"),
+        "n1-k8s-p-eth0",
+        r#"{"orchestrator":"k8s","node":"n1","pod":"p","endpoint":"eth0","ipNetworks":["10.65.0.1/32"],"interfaceName":"cali1","mac":"ee:00:00:00:00:01","profiles":[]}"#,
+    );
+    let table = graph.flush().unwrap().desired.table;
+    assert!(table.chains.len() > 30, "{table}");
+    Netns::new().unwrap().run(|| {
+        Writer::open().unwrap().apply(&table, Mode::Exact).unwrap();
+    });
+}
