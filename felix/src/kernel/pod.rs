@@ -1,8 +1,9 @@
 //! Plumbing of a pod's link: a veth pair, made with its other end already inside the pod's network namespace.
 //!
 //! The CNI plugin opens the namespace and a netlink socket inside it and hands both over, so that this process never
-//! enters a namespace. The host side stays down: `links` sets it up after the endpoint's policy is in the kernel, and
-//! until then the table that is closed at birth lets nothing pass.
+//! enters a namespace. The table that is closed at birth lets nothing pass until the endpoint's policy is in the kernel,
+//! so the link is set up here already: its carrier settles while the endpoint is being written to the datastore. The host
+//! side goes first, because then the kernel activates it last, and one that runs means that the pod's side does too.
 //!
 //! Inside the pod (Calico's model): each address as /32 or /128, route to 169.254.1.1 by the link, default by it, and the
 //! gateway as a permanent neighbour at ee:ee:ee:ee:ee:ee. IPv6 goes by `fe80::1`.
@@ -86,7 +87,7 @@ fn step(what: impl Into<String>) -> impl FnOnce(NetlinkError) -> PodError {
     |source| PodError::Step { step, source }
 }
 
-/// Makes the pod's link, or completes one that an earlier call left. The host side is left down when it is made.
+/// Makes the pod's link, or completes one that an earlier call left.
 ///
 /// `host` is a socket in the node's namespace, `pod` one in the pod's, `netns` the pod's namespace itself.
 ///
@@ -202,6 +203,14 @@ fn configure(host: &mut Socket, pod: &mut Socket, want: &PodLink, made: Made) ->
         // All host sides have one MAC and would have one link-local address.
         no_autoconfigured_address(host, host_index)?;
     }
+    let setting = format!("setting {} up", want.host);
+    host.request(
+        r::RTM_NEWLINK,
+        0,
+        &r::ifinfomsg(host_index, r::IFF_UP, r::IFF_UP),
+        |_| {},
+    )
+    .map_err(step(setting))?;
     if v6 {
         // The link-local address is put on by hand below: no duplicate address detection delays the pod.
         no_autoconfigured_address(pod, pod_index)?;
