@@ -177,8 +177,8 @@ impl Child {
             .stdout(file.try_clone()?)
             .stderr(file)
             .process_group(0);
-        for (key, _) in
-            std::env::vars().filter(|(key, _)| key.starts_with("ETCD") || key.starts_with("TWILL_"))
+        for (key, _) in std::env::vars()
+            .filter(|(key, _)| key.starts_with("ETCD") || (key.starts_with("TWILL_") && key != "TWILL_LOG"))
         {
             command.env_remove(key);
         }
