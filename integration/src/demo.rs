@@ -121,6 +121,8 @@ const STEPS: &[(u8, &str, Act)] = &[
     (3, "nodes, pool, BGP sessions", fabric::peer),
     (4, "pods by CNI ADD", attach::attach),
     (5, "reachability and routes", reach::prove),
+    (6, "policy on new flows", policy::enforce),
+    (7, "daemon killed and restarted", restart::survive),
     (8, "pods by CNI DEL, IPAM clean", detach::detach),
 ];
 

@@ -36,7 +36,7 @@ fn the_demo_proves_the_fabric_and_cleans_up() {
     assert!(!state::dir(&name.0).exists());
 }
 
-const STEPS: [u64; 7] = [1, 2, 3, 4, 5, 8, 9];
+const STEPS: [u64; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 9];
 
 #[test]
 fn an_interrupted_demo_cleans_up_and_fails() {
@@ -103,4 +103,26 @@ fn a_wrong_route_fails_step_5() {
         netns::ip(&namespace, &format!("route del {route}\n")).unwrap();
     }
     reach::prove(&mut scene).unwrap();
+}
+
+#[test]
+fn a_sabotaged_demo_fails_at_the_policy() {
+    let name = Name::new();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("report.json");
+    let finished = name.run(&["demo", "--sabotage", "--json", &file.to_string_lossy()]);
+    let report = report(&finished, &file);
+    assert!(
+        !finished.status.success() && report["ok"] == false,
+        "{}",
+        finished.stdout
+    );
+    let failed = report["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|s| s["ok"] == false)
+        .unwrap();
+    assert_eq!(failed["id"], 6, "{failed}");
+    assert!(name.namespaces().is_empty());
 }
