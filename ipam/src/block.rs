@@ -155,3 +155,6 @@ fn compact(block: &mut Block) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -157,3 +157,6 @@ fn look(request: &Request, wanted: Vec<Bytes>) -> Stop {
     }
     Stop::Read(keys)
 }
+
+#[cfg(test)]
+mod tests;

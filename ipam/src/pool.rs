@@ -209,3 +209,6 @@ fn matches(
         reason,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,5 +5,6 @@
 mod allocator;
 mod calico;
 mod check;
+mod faults;
 mod simulation;
 mod support;
