@@ -1,0 +1,188 @@
+//! Two network namespaces joined by a cable: our speaker runs on a thread in one, BIRD in the other. Everything goes with the
+//! value, also when a test fails.
+
+use std::net::IpAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use twill_bgp::Config;
+use twill_bgp::net::{Handle, bind};
+
+/// How long a condition may take to come true.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) struct Lab {
+    ours: String,
+    theirs: String,
+    dir: TempDir,
+    bird: Option<Child>,
+}
+
+/// A running speaker of ours.
+pub(crate) struct Ours {
+    pub(crate) handle: Handle,
+    kill: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn ip(args: &str) {
+    let out = Command::new("ip").args(args.split_whitespace()).output().unwrap();
+    assert!(
+        out.status.success(),
+        "ip {args}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+impl Lab {
+    /// Ours is 10.9.0.1 and fd09::1, BIRD's 10.9.0.2 and fd09::2.
+    pub(crate) fn new() -> Self {
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = |side| format!("twbgp{}-{n}{side}", std::process::id());
+        let lab = Self {
+            ours: name('a'),
+            theirs: name('b'),
+            dir: TempDir::new().unwrap(),
+            bird: None,
+        };
+        ip(&format!("netns add {}", lab.ours));
+        ip(&format!("netns add {}", lab.theirs));
+        ip(&format!(
+            "link add cable netns {} type veth peer name cable netns {}",
+            lab.ours, lab.theirs
+        ));
+        for (ns, end) in [(&lab.ours, 1), (&lab.theirs, 2)] {
+            ip(&format!("-n {ns} link set lo up"));
+            ip(&format!("-n {ns} addr add 10.9.0.{end}/24 dev cable"));
+            ip(&format!("-n {ns} addr add fd09::{end}/64 dev cable nodad"));
+            ip(&format!("-n {ns} link set cable up"));
+        }
+        lab
+    }
+
+    /// Starts BIRD with this configuration; what is common is added.
+    pub(crate) fn bird(&mut self, config: &str) {
+        let path = self.dir.path().join("bird.conf");
+        let common = "router id 10.9.0.2;\nprotocol device {}\nprotocol direct { ipv4; ipv6; }\n";
+        std::fs::write(&path, format!("{common}{config}")).unwrap();
+        self.start_bird();
+    }
+
+    pub(crate) fn start_bird(&mut self) {
+        self.kill_bird();
+        let mut bird = Command::new("ip");
+        bird.args(["netns", "exec", &self.theirs, "bird", "-f"]);
+        bird.arg("-c")
+            .arg(self.dir.path().join("bird.conf"))
+            .arg("-s")
+            .arg(self.dir.path().join("ctl"));
+        self.bird = Some(bird.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    }
+
+    /// SIGKILL: no goodbye.
+    pub(crate) fn kill_bird(&mut self) {
+        if let Some(mut bird) = self.bird.take() {
+            let _ = bird.kill();
+            let _ = bird.wait();
+        }
+    }
+
+    pub(crate) fn birdc(&self, command: &str) -> String {
+        let mut birdc = Command::new("birdc");
+        birdc
+            .arg("-s")
+            .arg(self.dir.path().join("ctl"))
+            .args(command.split_whitespace());
+        String::from_utf8_lossy(&birdc.output().unwrap().stdout).into_owned()
+    }
+
+    /// Runs our speaker in its namespace.
+    pub(crate) fn ours(&self, config: Config) -> Ours {
+        let path = format!("/run/netns/{}", self.ours);
+        let (tx, rx) = std::sync::mpsc::channel();
+        let (kill, killed) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let ns = std::fs::File::open(path).unwrap();
+            rustix::thread::move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&ns),
+                Some(rustix::thread::LinkNameSpaceType::Network),
+            )
+            .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                let (handle, server) = bind(config).unwrap();
+                tx.send(handle).unwrap();
+                tokio::select! {
+                    () = server.run() => {}
+                    _ = killed => {}
+                }
+            });
+        });
+        Ours {
+            handle: rx.recv().unwrap(),
+            kill: Some(kill),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Ours {
+    /// Ends it like a SIGKILL would: every socket is closed, nothing is said.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        drop(self.kill.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.kill_bird();
+        for ns in [&self.ours, &self.theirs] {
+            let _ = Command::new("ip").args(["netns", "del", ns]).output();
+        }
+    }
+}
+
+/// Waits until the condition holds; says what it last saw when it does not.
+pub(crate) async fn eventually<T: std::fmt::Debug>(
+    what: &str,
+    mut seen: impl AsyncFnMut() -> T,
+    holds: impl Fn(&T) -> bool,
+) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = seen().await;
+        if holds(&now) {
+            return now;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not come true; last seen: {now:#?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) fn at(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}

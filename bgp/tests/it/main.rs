@@ -1,0 +1,4 @@
+//! The speaker's public face: in virtual time, and against other implementations.
+
+mod bird;
+mod lab;
