@@ -20,6 +20,14 @@ pub enum Cause {
     Received(Notification),
 }
 
+impl Cause {
+    /// The connection lost against another one of the same peer.
+    #[must_use]
+    pub fn is_collision(&self) -> bool {
+        matches!(self, Self::Sent(n) | Self::Received(n) if *n == Notification::COLLISION)
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,6 +12,15 @@ use crate::wire::RouteRefresh;
 use std::net::IpAddr;
 use std::time::Instant;
 
+/// Stale routes of a peer and family (RFC 4724 section 4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stale {
+    /// When they go at the latest.
+    pub(super) until: Instant,
+    /// The oldest generation that is kept.
+    pub(super) since: u8,
+}
+
 /// One peer.
 #[derive(Debug)]
 pub(super) struct PeerSlot {
@@ -20,8 +29,8 @@ pub(super) struct PeerSlot {
     /// Batches handed over and not yet taken by the socket.
     pub(super) in_flight: u32,
     pub(super) counts: PerFamily<PrefixCounts>,
-    /// Routes of the session before are kept, until then.
-    pub(super) stale_until: PerFamily<Option<Instant>>,
+    /// Routes of earlier sessions are kept.
+    pub(super) stale: PerFamily<Option<Stale>>,
     /// The peer has sent all it had since it came up.
     pub(super) complete: PerFamily<bool>,
     /// The session is being ended for too many prefixes.
@@ -37,7 +46,7 @@ impl PeerSlot {
             session: None,
             in_flight: 0,
             counts: PerFamily::default(),
-            stale_until: PerFamily::default(),
+            stale: PerFamily::default(),
             complete: PerFamily::default(),
             over_limit: false,
             updates_out: 0,
@@ -46,9 +55,10 @@ impl PeerSlot {
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
-        [self.stale_until.ipv4, self.stale_until.ipv6]
+        [self.stale.ipv4, self.stale.ipv6]
             .into_iter()
             .flatten()
+            .map(|s| s.until)
     }
 }
 
@@ -307,13 +317,13 @@ impl Shared {
         );
     }
 
-    /// Generations of a peer's paths that count: the present one and, while stale routes are kept, the one before.
-    pub(super) fn keeps(&self, peer: PeerId, family: Family) -> [Option<u8>; 2] {
-        let Some(slot) = self.peer(peer) else {
-            return [None, None];
-        };
+    /// Whether a peer's path of this generation counts: the present one, or, while stale routes are kept, one since then.
+    pub(super) fn keeps(&self, peer: PeerId, family: Family, generation: u8) -> bool {
         let present = *self.sources.at(peer).generation.at(family);
-        let stale = slot.stale_until.at(family).is_some();
-        [Some(present), stale.then(|| present.wrapping_sub(1))]
+        let Some(slot) = self.peer(peer) else { return false };
+        match slot.stale.at(family) {
+            None => generation == present,
+            Some(stale) => generation.wrapping_sub(stale.since) <= present.wrapping_sub(stale.since),
+        }
     }
 }

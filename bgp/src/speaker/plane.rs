@@ -177,10 +177,14 @@ impl<P: Prefix> Plane<P> {
             return false;
         };
         let end = self.table.end().min(next.saturating_add(SWEEP_DESTS));
-        let keeps = shared.keeps(peer, P::FAMILY);
         for id in (next..end).map(DestId::at) {
-            let gone = |p: &&Path| p.peer == peer && !keeps.contains(&Some(p.generation));
-            while let Some(path) = self.table.paths(id).iter().find(gone).copied() {
+            while let Some(path) = self
+                .table
+                .paths(id)
+                .iter()
+                .find(|p| p.peer == peer && !shared.keeps(peer, P::FAMILY, p.generation))
+                .copied()
+            {
                 self.remove(shared, id, peer, path.path_id);
             }
         }
@@ -347,7 +351,10 @@ impl<P: Prefix> Chunk<P> {
                 .withdrawn
                 .push((Some(source).filter(|s| group.has(*s)), prefix)),
             (before, Some((source, bucket))) => {
-                self.push(bucket, prefix);
+                // Alone, the source is told nothing; what the group was sent is recorded all the same, for it may be joined.
+                if !matches!(&group.members[..], [only] if only.peer == source) {
+                    self.push(bucket, prefix);
+                }
                 if before.is_some_and(|b| b != source) && group.has(source) {
                     self.withdrawn_only.push((source, prefix));
                 }
@@ -360,8 +367,7 @@ impl<P: Prefix> Chunk<P> {
     fn bucket(&mut self, group: &Group, shared: &Shared, prefix: P, best: &Path) -> Option<u32> {
         let attrs = shared.attrs.at(best.attr);
         let source = shared.sources.at(best.peer);
-        if !group.key.permits(source, attrs) || matches!(&group.members[..], [only] if only.peer == best.peer)
-        {
+        if !group.key.permits(source, attrs) {
             return None;
         }
         let policy = &group.key.policy;

@@ -6,6 +6,7 @@
 
 use super::core::{Output, Shared, Speaker, on_plane};
 use super::export::ExportKey;
+use super::peers::Stale;
 use crate::config::Restart;
 use crate::family::{Family, PerFamily};
 use crate::fsm::{Down, Session};
@@ -43,13 +44,22 @@ impl Shared {
 impl Speaker {
     /// A session is over: its routes of a family become stale, or go.
     pub(super) fn departed(&mut self, now: Instant, peer: PeerId, family: Family, down: Option<&Down>) {
-        let retain = down
-            .filter(|d| d.retain.has(family))
-            .map(|d| Duration::from_secs(d.restart_secs.into()));
+        let retain = down.filter(|d| d.retain.has(family));
+        // A session lost to a collision before the peer had sent everything was no restart: what was kept stays kept.
+        let collision = retain.is_some_and(|d| d.cause.is_collision());
         let generation = self.shared.sources.at_mut(peer).generation.at_mut(family);
+        let before = *generation;
         *generation = generation.wrapping_add(1);
         if let Some(slot) = self.shared.peer_mut(peer) {
-            *slot.stale_until.at_mut(family) = retain.map(|time| now + time);
+            let fresh = |d: &Down| Stale {
+                until: now + Duration::from_secs(d.restart_secs.into()),
+                since: before,
+            };
+            let stale = slot.stale.at_mut(family);
+            *stale = match *stale {
+                Some(kept) if collision => Some(kept),
+                _ => retain.map(fresh),
+            };
             *slot.complete.at_mut(family) = false;
         }
         // With routes retained this sweep takes only those that were stale already (section 4.2).
@@ -66,15 +76,14 @@ impl Speaker {
             let Some(slot) = self.shared.peer_mut(peer) else {
                 return;
             };
-            let until = slot.stale_until.at_mut(family);
-            if until.is_none() {
-                continue;
-            }
-            if preserved {
-                *until = Some(now + END_OF_RIB_WAIT);
-            } else {
-                *until = None;
-                self.start_sweep(peer, family);
+            let kept = slot.stale.at_mut(family);
+            match kept {
+                None => {}
+                Some(stale) if preserved => stale.until = now + END_OF_RIB_WAIT,
+                Some(_) => {
+                    *kept = None;
+                    self.start_sweep(peer, family);
+                }
             }
         }
     }
@@ -85,7 +94,7 @@ impl Speaker {
             return;
         };
         *slot.complete.at_mut(family) = true;
-        if slot.stale_until.at_mut(family).take().is_some() {
+        if slot.stale.at_mut(family).take().is_some() {
             self.start_sweep(peer, family);
         }
         self.check_deferral();
@@ -102,12 +111,7 @@ impl Speaker {
                 let Some(slot) = self.shared.peer_mut(peer) else {
                     continue;
                 };
-                if slot
-                    .stale_until
-                    .at_mut(family)
-                    .take_if(|until| *until <= now)
-                    .is_some()
-                {
+                if slot.stale.at_mut(family).take_if(|s| s.until <= now).is_some() {
                     self.start_sweep(peer, family);
                 }
             }

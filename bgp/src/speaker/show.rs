@@ -58,11 +58,8 @@ impl Speaker {
 
 impl<P: Prefix> Plane<P> {
     fn add_counts(&self, shared: &Shared, counts: &mut HashMap<PeerId, PerFamily<PrefixCounts>>) {
-        let stale: Vec<PeerId> = counts
-            .keys()
-            .filter(|p| shared.keeps(**p, P::FAMILY)[1].is_some())
-            .copied()
-            .collect();
+        let keeps_stale = |p: &&PeerId| shared.peer(**p).is_some_and(|s| s.stale.at(P::FAMILY).is_some());
+        let stale: Vec<PeerId> = counts.keys().filter(keeps_stale).copied().collect();
         if !stale.is_empty() {
             for path in self.table.iter().flat_map(|(id, _)| self.table.paths(id)) {
                 if stale.contains(&path.peer)

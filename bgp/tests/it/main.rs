@@ -1,4 +1,10 @@
 //! The speaker's public face: in virtual time, and against other implementations.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on shall say where and end"
+)]
+#![expect(clippy::cast_possible_truncation, reason = "a simulation counts in tens")]
 
 mod bird;
 mod lab;
+mod sim;
