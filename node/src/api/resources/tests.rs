@@ -158,10 +158,13 @@ async fn what_is_malformed_or_refused_says_so() {
 #[tokio::test]
 async fn policies_are_stored_with_their_annotation_and_shown_without() {
     let service = service();
-    service
-        .create(write("NetworkPolicy", "ns", "allow", r#"{"selector":"all()"}"#))
-        .await
-        .unwrap();
+    let policy = || write("NetworkPolicy", "ns", "allow", r#"{"selector":"all()"}"#);
+    let early = service.create(policy()).await.unwrap_err();
+    assert!(early.message().contains("tier"), "{early}");
+    for tier in twill_model::initial::tiers() {
+        service.client.ensure(&tier).await.unwrap();
+    }
+    service.create(policy()).await.unwrap();
     let path = "/calico/resources/v3/projectcalico.org/networkpolicies/ns/allow";
     let stored = service.client.store().get(path).await.unwrap().unwrap();
     let text = String::from_utf8(stored.value.to_vec()).unwrap();
