@@ -51,10 +51,10 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// In calicoctl's words where it has some.
     pub(crate) fn new(status: &Status, kind: Kind, namespace: &str, name: &str) -> Self {
-        let identifier = if namespace.is_empty() {
-            format!("{kind}({name})")
-        } else {
-            format!("{kind}({namespace}/{name})")
+        let identifier = match (namespace, name) {
+            (_, "") => kind.to_string(),
+            ("", name) => format!("{kind}({name})"),
+            (namespace, name) => format!("{kind}({namespace}/{name})"),
         };
         let message = match status.code() {
             Code::NotFound => format!(

@@ -76,13 +76,24 @@ impl Health {
 
     fn set(&self, component: Component, state: State) {
         let old = self.lock().insert(component, state.clone());
+        let was_ready = old.as_ref().is_some_and(|old| old.ready);
         if old.is_some_and(|old| old.ready == state.ready) {
             return;
         }
         if state.ready {
             tracing::info!(component = component.as_str(), detail = state.detail, "ready");
+        } else if was_ready {
+            tracing::warn!(
+                component = component.as_str(),
+                detail = state.detail,
+                "no longer ready"
+            );
         } else {
-            tracing::warn!(component = component.as_str(), detail = state.detail, "not ready");
+            tracing::info!(
+                component = component.as_str(),
+                detail = state.detail,
+                "not ready yet"
+            );
         }
     }
 

@@ -4,7 +4,6 @@
 //! |---|---|---|
 //! | `cni` | [`cni`]: the plugin's messages and their framing | prost |
 //! | `grpc` | `api`: client and server of the command line's services | tonic |
-//! | `convert` | `convert`: messages to and from the model's resources | twill-model |
 #![warn(clippy::indexing_slicing)]
 
 /// Messages of the CNI plugin (`proto/cni.proto`), and how they lie on the socket.

@@ -702,3 +702,100 @@ fn refusal(error: IpamError) -> CniError {
     };
     CniError::new(code, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(v4: bool, v6: bool) -> Add {
+        Add {
+            assign_ipv4: v4,
+            assign_ipv6: v6,
+            ipv4_pools: vec!["conf".into()],
+            ..Add::default()
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_beats_what_is_configured() {
+        let pool = |want: &Want| match want {
+            Want::Any { family, pools } => format!("{family:?} {}", pools.join(",")),
+            Want::Address(address) => address.to_string(),
+        };
+        let check = |add: &Add, wishes: &Annotations, expected: &[&str]| {
+            let wants: Vec<String> = wants(add, wishes).unwrap().iter().map(pool).collect();
+            assert_eq!(wants, expected);
+        };
+        check(&add(true, false), &Annotations::default(), &["V4 conf"]);
+        check(&add(true, true), &Annotations::default(), &["V4 conf", "V6 "]);
+        let annotated = Annotations {
+            ipv4_pools: Some(vec!["noted".into()]),
+            ..Annotations::default()
+        };
+        check(&add(true, false), &annotated, &["V4 noted"]);
+        let fixed = Annotations {
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            ..Annotations::default()
+        };
+        check(&add(true, false), &fixed, &["10.0.0.1"]);
+        assert_eq!(
+            wants(&add(false, false), &Annotations::default())
+                .unwrap_err()
+                .code,
+            code::INVALID_CONFIG
+        );
+        let nonsense = Add {
+            requested_ips: vec!["ten".into()],
+            ..add(true, false)
+        };
+        assert_eq!(
+            wants(&nonsense, &Annotations::default()).unwrap_err().code,
+            code::INVALID_ENVIRONMENT
+        );
+    }
+
+    #[test]
+    fn a_new_mac_is_local_and_unicast() {
+        for _ in 0..100 {
+            let mac: twill_felix::plan::Mac = random_mac().parse().unwrap();
+            assert_eq!(mac.0[0] & 0b11, 0b10, "{mac}");
+        }
+    }
+
+    #[test]
+    fn errors_of_the_allocator_have_the_codes_a_runtime_acts_on() {
+        assert_eq!(refusal(IpamError::Locked).code, code::TRY_AGAIN);
+        assert_eq!(
+            refusal(IpamError::Datastore {
+                reason: "away".into()
+            })
+            .code,
+            code::TRY_AGAIN
+        );
+        assert_eq!(
+            refusal(IpamError::BlockLimit { limit: 20 }).code,
+            code::NO_ADDRESS
+        );
+        assert_eq!(
+            refusal(IpamError::BadRequest { limit: 4 }).code,
+            code::INVALID_CONFIG
+        );
+    }
+
+    #[test]
+    fn an_mtu_beyond_all_links_is_refused() {
+        let with = |mtu| Add {
+            mtu,
+            ..Add::default()
+        };
+        assert_eq!(mtu(&with(0)), Ok(MTU_DEFAULT));
+        assert_eq!(mtu(&with(9000)), Ok(9000));
+        assert_eq!(mtu(&with(70_000)).unwrap_err().code, code::INVALID_CONFIG);
+    }
+
+    #[test]
+    fn a_request_without_a_container_is_refused() {
+        assert_eq!(attachment(None).unwrap_err().code, code::INVALID_ENVIRONMENT);
+        assert!(attachment(Some(&Attachment::default())).is_err());
+    }
+}
