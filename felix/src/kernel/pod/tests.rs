@@ -70,9 +70,13 @@ fn arping_for_the_gateway_is_answered_at_once_without_a_default_route() {
         assert_eq!(run("ip route show default"), "");
         a.netns.run(|| {
             run("ip neigh del 169.254.1.1 dev eth0");
-            let said = run("arping -c 1 -w 1 -I eth0 169.254.1.1").to_lowercase();
-            assert!(said.contains("ee:ee:ee:ee:ee:ee"), "{said}");
-            assert!(answered_within_10_ms(&said), "{said}");
+            // A busy machine may hold the tool itself up for longer, so one quick answer of several is asked for; the kernel's
+            // own delay would be 400 ms on average.
+            eventually("answered within 10 ms", || {
+                let said = run("arping -c 1 -w 1 -I eth0 169.254.1.1").to_lowercase();
+                assert!(said.contains("ee:ee:ee:ee:ee:ee"), "{said}");
+                answered_within_10_ms(&said)
+            });
             // The pod works without its permanent neighbour as well.
             assert!(!run("ip neigh show 169.254.1.1").contains("PERMANENT"));
         });
