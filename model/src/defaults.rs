@@ -133,13 +133,21 @@ impl BgpConfigurationSpec {
 impl FelixConfigurationSpec {
     /// Fills in what is not written and is stored by every supported version of Calico.
     pub fn apply_defaults(&mut self) {
-        let or = |field: &mut Option<String>, word: &str| {
-            field.get_or_insert_with(|| word.to_owned());
+        self.nftables_mode.get_or_insert_with(|| "Auto".to_owned());
+        self.floating_ips.get_or_insert_with(|| "Disabled".to_owned());
+        let (load_balancing, nat) = match self.bpf_connect_time_load_balancing_enabled {
+            None => ("TCP", "Enabled"),
+            Some(enabled) => {
+                // The old field decides over the new ones.
+                self.bpf_connect_time_load_balancing = None;
+                self.bpf_host_networked_nat_without_ctlb = None;
+                (if enabled { "Enabled" } else { "Disabled" }, "Disabled")
+            }
         };
-        or(&mut self.nftables_mode, "Auto");
-        or(&mut self.bpf_connect_time_load_balancing, "TCP");
-        or(&mut self.bpf_host_networked_nat_without_ctlb, "Enabled");
-        or(&mut self.floating_ips, "Disabled");
+        self.bpf_connect_time_load_balancing
+            .get_or_insert_with(|| load_balancing.to_owned());
+        self.bpf_host_networked_nat_without_ctlb
+            .get_or_insert_with(|| nat.to_owned());
     }
 }
 

@@ -115,9 +115,11 @@ go_struct! {
         pub bpf_enabled: Option<bool> = "bpfEnabled" omitempty,
         /// Always stored, also when empty.
         pub bpf_log_level: String = "bpfLogLevel" always,
-        /// `TCP` (default), `Enabled` or `Disabled`; Calico's eBPF data plane.
+        /// Old form of the next field, which follows it.
+        pub bpf_connect_time_load_balancing_enabled: Option<bool> = "bpfConnectTimeLoadBalancingEnabled" omitempty,
+        /// `TCP` by default; for Calico's eBPF data plane, stored always.
         pub bpf_connect_time_load_balancing: Option<String> = "bpfConnectTimeLoadBalancing" omitempty,
-        /// `Enabled` (default) or `Disabled`; Calico's eBPF data plane.
+        /// `Enabled` by default; for Calico's eBPF data plane, stored always.
         pub bpf_host_networked_nat_without_ctlb: Option<String> = "bpfHostNetworkedNATWithoutCTLB" omitempty,
         /// `CalicoIPAM` (default) or `WorkloadIPs`.
         pub route_source: String = "routeSource" omitempty,
@@ -165,7 +167,6 @@ impl FelixConfigurationSpec {
         "awsSrcDstCheck",
         "bpfAttachType",
         "bpfCTLBLogFilter",
-        "bpfConnectTimeLoadBalancingEnabled",
         "bpfConntrackLogLevel",
         "bpfConntrackMode",
         "bpfConntrackTimeouts",

@@ -18,7 +18,12 @@ struct Object {
 /// All recorded values with the names of their files, sorted.
 fn objects() -> Vec<(String, Object)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/calico/v3.32.1");
-    let answers = ["selectors.json", "validation.json", "ipam-steps.json"];
+    let answers = [
+        "selectors.json",
+        "validation.json",
+        "stored.json",
+        "ipam-steps.json",
+    ];
     let mut objects = Vec::new();
     for entry in fs::read_dir(folder).expect("the recording is here") {
         let path = entry.expect("its names can be read").path();

@@ -21,6 +21,13 @@ struct Verdict {
 
 /// What creating the object answers here: refused with a reason, or what would be stored.
 fn create(object: &Value) -> Result<AnyResource, String> {
+    create_as(
+        object,
+        &birth("88aa3be9-e59e-4192-8d55-7806f7160dc4", "2026-06-24T18:32:35Z"),
+    )
+}
+
+fn create_as(object: &Value, birth: &Birth) -> Result<AnyResource, String> {
     let kind: Kind = object["kind"]
         .as_str()
         .unwrap_or_default()
@@ -31,14 +38,17 @@ fn create(object: &Value) -> Result<AnyResource, String> {
     if !unknown.is_empty() {
         return Err(format!("unknown fields {unknown:?}"));
     }
-    let birth = Birth {
-        uid: "88aa3be9-e59e-4192-8d55-7806f7160dc4".to_owned(),
-        at: "2026-06-24T18:32:35Z".parse().expect("a time"),
-    };
-    change::create(&resource, &birth).map_err(|e| e.to_string())
+    change::create(&resource, birth).map_err(|e| e.to_string())
 }
 
-/// Of FelixConfiguration, Twill reads the fields that it obeys and passes the others through unread.
+fn birth(uid: &str, at: &str) -> Birth {
+    Birth {
+        uid: uid.to_owned(),
+        at: at.parse().expect("a time"),
+    }
+}
+
+/// Of FelixConfiguration, Twill reads the fields that it obeys and passes the others through unread, where they stood.
 fn is_passed_through(object: &Value) -> bool {
     let spec = object["spec"].as_object();
     object["kind"] == "FelixConfiguration"
@@ -220,4 +230,46 @@ fn it_would_notice_a_wrong_verdict() {
     let mut wrong = right.clone();
     wrong["spec"]["defaultAction"] = "Allow".into();
     assert!(create(&right).is_ok() && create(&wrong).is_err());
+}
+
+/// An object as it was given, and as Calico stored it.
+#[derive(Deserialize)]
+struct Stored {
+    object: Value,
+    key: String,
+    stored: String,
+}
+
+#[test]
+fn it_stores_the_bytes_that_calico_stores() {
+    let recorded: Vec<Stored> = serde_json::from_str(include_str!("v3.32.1/stored.json")).unwrap();
+    assert!(recorded.len() > 300, "the recording is whole");
+    let mut wrong = Vec::new();
+    let mut same = 0;
+    for it in recorded.iter().filter(|it| !is_passed_through(&it.object)) {
+        let calico: Value = serde_json::from_str(&it.stored).unwrap();
+        let metadata = &calico["metadata"];
+        let birth = birth(
+            metadata["uid"].as_str().unwrap(),
+            metadata["creationTimestamp"].as_str().unwrap(),
+        );
+        // What Twill refuses on purpose is told above.
+        let Ok(ours) = create_as(&it.object, &birth) else {
+            continue;
+        };
+        let bytes = String::from_utf8(ours.encode()).unwrap();
+        if bytes == it.stored && ours.key().path() == it.key {
+            same += 1;
+        } else {
+            wrong.push(format!(
+                "{}\n  Calico {} {}\n  ours   {} {bytes}",
+                it.object,
+                it.key,
+                it.stored,
+                ours.key().path()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(same > 300, "only {same} could be compared");
 }
