@@ -113,7 +113,7 @@ impl RibTask {
                     }
                 }
                 Some((stream, from)) = self.accepted.recv() => self.accept(stream, from),
-                Some(_) = self.tasks.join_next() => {}
+                Some(joined) = self.tasks.join_next() => supervise(joined),
                 () = until(deadline) => self.speaker.tick(Instant::now()),
                 () = tokio::task::yield_now(), if busy => {}
             }
@@ -187,9 +187,11 @@ impl RibTask {
     fn accept(&self, stream: tokio::net::TcpStream, from: SocketAddr) {
         let peer = self.speaker.peer_at(from.ip().to_canonical());
         match peer.and_then(|p| self.peers.get(&p)) {
-            Some(handle) => {
+            // A flood of connections must not take the places that the speaker's window counts on.
+            Some(handle) if handle.commands.capacity() > PEER_COMMANDS_MAX / 2 => {
                 let _ = handle.commands.try_send(PeerCommand::Accepted(stream));
             }
+            Some(_) => tracing::debug!(%from, "bgp connection refused: too many at once"),
             None => tracing::debug!(%from, "bgp connection from an address that is no peer"),
         }
     }
@@ -313,6 +315,16 @@ impl RibTask {
         if tokio::time::timeout(STOP_WAIT, all).await.is_err() {
             tracing::warn!("some bgp peers did not take their goodbye in time");
         }
+    }
+}
+
+/// A panic in a task's own code is none of a session's: half a speaker is worse than none.
+fn supervise(joined: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = joined
+        && error.is_panic()
+    {
+        tracing::error!("a bgp task panicked");
+        std::panic::resume_unwind(error.into_panic());
     }
 }
 
