@@ -147,6 +147,7 @@ pub(crate) struct Versioned<T> {
 pub struct State {
     node: String,
     owner: AffinityOwner,
+    fence_key: Bytes,
     pub(crate) revision: Revision,
     pub(crate) blocks: BTreeMap<IpNet, KnownBlock>,
     /// Our blocks in the order of their keys as text, which is the order in which Calico tries them.
@@ -173,6 +174,7 @@ impl State {
         Self {
             node: node.to_owned(),
             owner: AffinityOwner::Host(node.to_owned()),
+            fence_key: keys::fence(node),
             revision: 0,
             blocks: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -232,7 +234,7 @@ impl State {
     /// Takes in one key. Keys that do not matter are ignored, older revisions than the one known too.
     pub fn observe(&mut self, seen: &Observed, now: Now) {
         self.revision = self.revision.max(seen.revision());
-        if *seen.key() == keys::fence(&self.node) {
+        if *seen.key() == self.fence_key {
             // Nobody deletes it; should it be gone, comparing its last revision refuses and shows that it is.
             self.fence = match seen {
                 Observed::Put { revision, .. } => self.fence.max(*revision),
@@ -253,11 +255,11 @@ impl State {
             Key::Resource(key) => self.observe_resource(key, seen),
             Key::BlockAffinity(_) | Key::Other(_) => return,
         };
-        let path = key.path();
         match result {
-            Ok(()) => self.unreadable.remove(&path),
-            Err(reason) => self.unreadable.insert(path, reason),
-        };
+            Ok(()) if self.unreadable.is_empty() => {}
+            Ok(()) => drop(self.unreadable.remove(&key.path())),
+            Err(reason) => drop(self.unreadable.insert(key.path(), reason)),
+        }
     }
 
     fn observe_resource(&mut self, key: &ResourceKey, seen: &Observed) -> Result<(), String> {

@@ -296,6 +296,9 @@ fn strict_affinity_forbids_borrowing_and_an_unreadable_block_is_left_alone() {
 }
 
 proptest! {
+    // Each case plans up to three transactions of sixty.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     #[test]
     fn any_group_stays_within_etcds_limits_and_serves_everyone(
         sizes in prop::collection::vec(0usize..=RIDERS_MAX, 1..150)

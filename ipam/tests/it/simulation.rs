@@ -17,7 +17,7 @@ use twill_model::ipam::{AffinityState, Block};
 use crate::support::{CLUSTER, Contents, cluster, node_json, node_key, pod, pool_json, pool_key, release};
 
 const SEEDS: u64 = 1000;
-const TICKS: usize = 80;
+const TICKS: usize = 64;
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// An etcd of one member in one thread.
