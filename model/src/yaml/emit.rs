@@ -107,7 +107,7 @@ fn text(text: &str) -> String {
         return gojson::to_string(text).unwrap_or_default();
     }
     let is_text = matches!(scalar::resolve(text), Some(Value::String(_)));
-    if !is_text || is_old_bool(text) {
+    if !is_text || is_old_bool(text) || is_old_number(text) || is_old_time(text) {
         return format!("\"{text}\"");
     }
     let special = text.starts_with([
@@ -127,4 +127,48 @@ fn text(text: &str) -> String {
 fn is_old_bool(text: &str) -> bool {
     const WORDS: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
     WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
+}
+
+/// Numbers of YAML 1.1: underscores between digits, bases by prefix, leading zeros, and base 60 (`12:30`). calicoctl
+/// puts text that looks like one in quotes.
+fn is_old_number(text: &str) -> bool {
+    let plain: String = text.chars().filter(|c| *c != '_').collect();
+    let unsigned = plain.strip_prefix(['+', '-']).unwrap_or(&plain);
+    let digits = |t: &str, radix| !t.is_empty() && t.chars().all(|c| c.is_digit(radix));
+    let based = [("0x", 16), ("0o", 8), ("0b", 2)];
+    let prefixed = based
+        .iter()
+        .any(|(prefix, radix)| unsigned.strip_prefix(prefix).is_some_and(|t| digits(t, *radix)));
+    let decimal =
+        unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') && unsigned.parse::<f64>().is_ok();
+    prefixed || decimal || is_base_60(unsigned)
+}
+
+/// `190:20:30` and `1:2.5`: every group behind the first is below 60.
+fn is_base_60(unsigned: &str) -> bool {
+    let mut groups = unsigned.split(':');
+    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    if !groups.next().is_some_and(digits) {
+        return false;
+    }
+    let groups: Vec<&str> = groups.collect();
+    let below_60 = |(at, group): (usize, &&str)| {
+        let whole = if at + 1 == groups.len() {
+            group.split('.').next().unwrap_or(group)
+        } else {
+            group
+        };
+        digits(whole) && whole.len() <= 2 && whole.parse().is_ok_and(|n: u8| n < 60)
+    };
+    !groups.is_empty() && groups.iter().enumerate().all(below_60)
+}
+
+/// Dates and times of YAML 1.1, `2026-11-21` and whatever follows it. calicoctl puts them in quotes.
+fn is_old_time(text: &str) -> bool {
+    let date = text.split(['T', 't', ' ']).next().unwrap_or_default();
+    let parts: Vec<&str> = date.split('-').collect();
+    let digits = |t: &str, lengths: std::ops::RangeInclusive<usize>| {
+        lengths.contains(&t.len()) && t.bytes().all(|b| b.is_ascii_digit())
+    };
+    matches!(parts.as_slice(), [y, m, d] if digits(y, 4..=4) && digits(m, 1..=2) && digits(d, 1..=2))
 }

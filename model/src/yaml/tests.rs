@@ -237,7 +237,7 @@ spec:
     destination:
       ports:
       - 8080
-      - 1:2
+      - \"1:2\"
     protocol: TCP
     source:
       nets:
@@ -250,6 +250,46 @@ spec:
         list,
         "apiVersion: projectcalico.org/v3\nitems: []\nkind: TierList\nmetadata:\n  resourceVersion: \"9\"\n"
     );
+}
+
+/// As the calicoctl of Calico v3.32.1 prints these annotations.
+#[test]
+fn text_that_yaml_1_1_takes_for_something_else_is_quoted() {
+    let quoted = [
+        "2026-11-21 10:00:00",
+        "2026-11-21T05:38:20Z",
+        "2026-11-21",
+        "2026-1-2",
+        "10:20:30.5",
+        "12:30",
+        "+1:2",
+        "0b11",
+        "0x_1",
+        ".5",
+        "1e3",
+        "0777",
+        "089",
+        "0o17",
+        "1_000",
+        "null",
+        "~",
+        "",
+    ];
+    let plain = [
+        "a:b",
+        "22:61",
+        "8000:8010",
+        "10.0.0.0/8",
+        "2026-11",
+        "v1.2",
+        "fd00::1",
+    ];
+    for text in quoted {
+        assert_eq!(to_string(&Value::from(text)).unwrap(), format!("\"{text}\"\n"));
+    }
+    for text in plain {
+        assert_eq!(to_string(&Value::from(text)).unwrap(), format!("{text}\n"));
+    }
 }
 
 /// JSON without floats, whose digits have more than one spelling.
