@@ -114,7 +114,6 @@ impl Bgp {
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run());
         tasks.spawn(routes::learn(handle.clone(), self.kernel.clone()));
-        tasks.spawn(routes::settle(handle.clone(), self.kernel.clone()));
         tasks.spawn(feed(
             handle.clone(),
             self.intent,

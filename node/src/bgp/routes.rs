@@ -1,34 +1,65 @@
 //! Best paths on their way to the kernel.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
-use twill_bgp::net::Handle;
+use twill_bgp::net::{BestChanges, Closed, Handle};
+use twill_bgp::view::Converged;
 use twill_bgp::{Best, Families};
 use twill_felix::kernel::{self, routes::HeldRoute};
 use twill_felix::plan::routes::{NextHop, Route};
 
-/// Hands every change of a best path to felix, newest state first. Ends when the speaker does.
+/// Hands every change of a best path to felix, newest state first, and says when routes of an earlier process that nobody
+/// announced again may go: after the paths that were chosen when selection settled, never before. Ends when the speaker does.
 pub(super) async fn learn(handle: Handle, kernel: kernel::Handle) {
     let Ok(mut changes) = handle.best_changes().await else {
         return;
     };
-    while let Ok(batch) = changes.next().await {
-        kernel.bgp_routes(
-            batch
-                .into_iter()
-                .map(|(net, best)| (net, best.and_then(|best| route(&net, &best)))),
-        );
+    let mut converged = handle.converged();
+    let mut synced = false;
+    loop {
+        if !synced && settled(*converged.borrow_and_update()) {
+            if drain(&handle, &mut changes, &kernel).await.is_err() {
+                return;
+            }
+            tracing::info!("BGP route selection is settled");
+            kernel.bgp_synced();
+            synced = true;
+        }
+        tokio::select! {
+            batch = changes.next() => match batch {
+                Ok(batch) => program(&kernel, batch),
+                Err(_) => return,
+            },
+            changed = converged.changed(), if !synced => if changed.is_err() {
+                return;
+            },
+        }
     }
 }
 
-/// Says when routes of an earlier process that nobody announced again may go. Ends when the speaker does.
-pub(super) async fn settle(handle: Handle, kernel: kernel::Handle) {
-    let mut converged = handle.converged();
-    drop(handle);
-    if converged.wait_for(|c| c.ipv4 && c.ipv6).await.is_ok() {
-        tracing::info!("BGP route selection is settled");
-        kernel.bgp_synced();
-        while converged.changed().await.is_ok() {}
+fn settled(converged: Converged) -> bool {
+    converged.ipv4 && converged.ipv6
+}
+
+/// Takes every change that is waiting. The speaker answers questions in order, so another answer that comes while no change
+/// does means that none was left.
+async fn drain(handle: &Handle, changes: &mut BestChanges, kernel: &kernel::Handle) -> Result<(), Closed> {
+    loop {
+        tokio::select! {
+            biased;
+            batch = changes.next() => program(kernel, batch?),
+            peers = handle.peers() => return peers.map(drop),
+        }
     }
+}
+
+fn program(kernel: &kernel::Handle, batch: BTreeMap<IpNet, Option<Best>>) {
+    kernel.bgp_routes(
+        batch
+            .into_iter()
+            .map(|(net, best)| (net, best.and_then(|best| route(&net, &best)))),
+    );
 }
 
 /// Gateways of the prefix's own family; another family's cannot be programmed yet.
