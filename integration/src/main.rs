@@ -213,10 +213,11 @@ fn up(name: &str, topology: Option<&Path>, bin: &Path) -> Result<()> {
         None => Topology::one_rack()?,
     };
     let mut lab = Lab::up(name, topology, bin, Life::Stays)?;
-    let done = lab
-        .start_nodes()
-        .and_then(|()| lab.configure())
-        .and_then(|()| lab.leave_running());
+    let done = lab.start_nodes().and_then(|()| {
+        lab.configure()?;
+        demo::fabric::sessions_up(&lab)?;
+        lab.leave_running()
+    });
     if let Err(error) = done {
         lab.down().context("cleaning up")?;
         return Err(error);

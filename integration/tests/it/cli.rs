@@ -2,9 +2,7 @@
 
 use crate::common::Name;
 use serde_json::Value;
-use std::time::Duration;
-use twill_lab::probe::{self, Endpoint, Kind};
-use twill_lab::{demo, run, state};
+use twill_lab::state;
 
 /// Runs a command that must succeed; its words are parted by spaces.
 fn ok(name: &Name, words: &str) -> String {
@@ -33,8 +31,8 @@ fn a_lab_left_running_is_used_and_ended_by_other_commands() {
         .unwrap()
         .to_owned();
     ok(&name, "pod add n2 other");
-    ok(&name, &format!("pod exec other -- ping -c 1 -W 5 {address}"));
-    ok(&name, &format!("exec host -- ping -c 1 -W 5 {address}"));
+    ok(&name, &format!("pod exec other -- ping -c 5 -W 2 {address}"));
+    ok(&name, &format!("exec host -- ping -c 5 -W 2 {address}"));
     let endpoint = ok(&name, "ctl --node n3 -- get workloadendpoints -n shop -o json");
     assert!(
         endpoint.contains(&address) && endpoint.contains("\"app\": \"web\""),
@@ -69,31 +67,4 @@ fn a_lab_left_running_is_used_and_ended_by_other_commands() {
     ok(&name, "down");
     assert!(name.namespaces().is_empty());
     assert!(!state::dir(&name.0).exists());
-}
-
-#[test]
-fn pods_of_two_racks_reach_each_other_and_the_hosts_of_both() {
-    let name = Name::new();
-    let file = format!("{}/topologies/two-racks.yaml", env!("CARGO_MANIFEST_DIR"));
-    ok(&name, &format!("up --topology {file}"));
-    for (node, pod) in [("n1", "a"), ("n2", "b"), ("n3", "c"), ("n4", "d")] {
-        ok(&name, &format!("pod add {node} {pod}"));
-    }
-    let state = state::load(&name.0).unwrap().unwrap();
-    let pods = state.pods.iter().map(|p| Endpoint {
-        name: p.name.clone(),
-        netns: p.netns.clone(),
-        address: p.address.unwrap().to_string().parse().unwrap(),
-    });
-    let hosts = state.topology.hosts().map(|h| Endpoint {
-        name: h.name.clone(),
-        netns: state.namespace(&h.name),
-        address: h.address.addr(),
-    });
-    let mesh = probe::full_mesh(&pods.chain(hosts).collect::<Vec<_>>(), &[Kind::Icmp]);
-    run::wait_for("everybody across two racks", Duration::from_secs(30), || {
-        demo::reach::all_echo(probe::run(&mesh)?)
-    })
-    .unwrap();
-    ok(&name, "down");
 }

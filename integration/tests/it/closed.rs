@@ -59,6 +59,16 @@ fn passed(lab: &Lab, link: &Endpoint) -> Vec<String> {
         .collect()
 }
 
+/// The twin: without rules each of the nine probes passes. One that is lost on a busy machine may be asked again.
+fn everything_passes(lab: &Lab, link: &Endpoint) {
+    run::wait_for("all nine probes pass", Duration::from_secs(10), || {
+        let passed = passed(lab, link);
+        anyhow::ensure!(passed.len() == 9, "only these pass: {passed:?}");
+        Ok(())
+    })
+    .unwrap();
+}
+
 #[test]
 fn a_hand_made_link_passes_nothing_with_the_daemon_up_killed_or_not_yet_in_sync() {
     let name = Name::new();
@@ -83,7 +93,7 @@ fn a_hand_made_link_passes_nothing_with_the_daemon_up_killed_or_not_yet_in_sync(
         })
         .collect();
     // The twin: without Twill every one of these nine passes.
-    assert_eq!(passed(&lab, &link).len(), 9);
+    everything_passes(&lab, &link);
 
     lab.start_nodes().unwrap();
     lab.configure().unwrap();
@@ -101,7 +111,7 @@ fn a_hand_made_link_passes_nothing_with_the_daemon_up_killed_or_not_yet_in_sync(
     lab.stop_etcd().unwrap();
     let nft = |words: &[&str]| run::output(netns::command(&lab.ns("n1"), "nft").args(words), b"").unwrap();
     nft(&["flush", "ruleset"]);
-    assert_eq!(passed(&lab, &link).len(), 9);
+    everything_passes(&lab, &link);
     let node = lab.state.topology.node("n1").unwrap().clone();
     lab.start_node(&node).unwrap();
     run::wait_for("rules of n1 without a store", Duration::from_secs(20), || {

@@ -210,23 +210,23 @@ fn a_bad_document_is_named_by_line_field_and_reason_and_applies_nothing() {
     for (yaml, says) in [
         (
             "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata:\n  name: bad\nspec:\n  cidr: 10.9.0.0/33\n",
-            &["6", "cidr"][..],
+            &["line 6", "cidr"][..],
         ),
         (
             "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata:\n  name: bad\nspec:\n  cidr: 10.9.0.0/16\n  colour: red\n",
-            &["7", "colour"],
+            &["line 7", "colour"],
         ),
         (
             "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata:\n  name: bad\nspec:\n  peerIP: 10.0.0.1\n  asNumber: many\n",
-            &["7", "asNumber"],
+            &["line 7", "asNumber"],
         ),
         (
             "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata:\n  name: bad\nspec:\n  selector: app ==\n",
-            &["6", "selector"],
+            &["line 6", "selector"],
         ),
         (
             "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata:\n  name: [bad\n",
-            &["4"],
+            &["line 5"],
         ),
     ] {
         let error = format!("{:#}", ctl.file("apply", &file, yaml).unwrap_err());
