@@ -259,7 +259,7 @@ fn checksum(bytes: &[u8]) -> u16 {
 /// Open connections and their threads.
 type Connections = Arc<Mutex<Vec<(TcpStream, JoinHandle<()>)>>>;
 
-/// Serves echoes on TCP and UDP port [`PORT`] of an endpoint until it is dropped. Two threads, and one for each open connection.
+/// Serves echoes on TCP and UDP port [`PORT`] of an endpoint's address until it is dropped. Two threads, and one for each open connection.
 #[derive(Debug)]
 pub struct Server {
     stop: Arc<AtomicBool>,
@@ -275,8 +275,9 @@ impl Server {
     /// When the namespace cannot be entered or the port is taken.
     pub fn start(endpoint: &Endpoint) -> Result<Self> {
         let (listener, udp) = netns::within(&endpoint.netns, || -> Result<(TcpListener, UdpSocket)> {
-            let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
-            Ok((TcpListener::bind(any)?, UdpSocket::bind(any)?))
+            // Its own address: an answer must come from where the question went.
+            let own = SocketAddr::from((endpoint.address, PORT));
+            Ok((TcpListener::bind(own)?, UdpSocket::bind(own)?))
         })?
         .with_context(|| format!("serving port {PORT} at {}", endpoint.name))?;
         udp.set_read_timeout(Some(SERVER_TICK))?;

@@ -34,14 +34,17 @@ fn hand_made_link(lab: &mut Lab) -> Endpoint {
     }
 }
 
-/// From the link to the node and through it, and from another node through it to the link.
-fn passed(lab: &Lab, link: &Endpoint) -> Vec<String> {
-    let node = |name: &str, last: u8| Endpoint {
+fn node(lab: &Lab, name: &str, last: u8) -> Endpoint {
+    Endpoint {
         name: name.to_owned(),
         netns: lab.ns(name),
         address: Ipv4Addr::new(172, 31, 0, last),
-    };
-    let (n1, n2) = (node("n1", 1), node("n2", 2));
+    }
+}
+
+/// From the link to the node and through it, and from another node through it to the link.
+fn passed(lab: &Lab, link: &Endpoint) -> Vec<String> {
+    let (n1, n2) = (node(lab, "n1", 1), node(lab, "n2", 2));
     let mut probes = Vec::new();
     for kind in [Kind::Icmp, Kind::Tcp, Kind::Udp] {
         for (from, to) in [(link, &n1), (link, &n2), (&n2, link)] {
@@ -76,22 +79,8 @@ fn a_hand_made_link_passes_nothing_with_the_daemon_up_killed_or_not_yet_in_sync(
     let link = hand_made_link(&mut lab);
     netns::sysctl(&lab.ns("n1"), "ipv4/ip_forward", "1").unwrap();
     netns::ip(&lab.ns("n2"), &format!("route add {ADDRESS}/32 via 172.31.0.1\n")).unwrap();
-    let servers: Vec<_> = ["n1", "n2"]
-        .map(|n| (n, Ipv4Addr::UNSPECIFIED))
-        .into_iter()
-        .chain([("pod-hand.made", ADDRESS)])
-        .collect();
-    let _servers: Vec<_> = servers
-        .into_iter()
-        .map(|(n, address)| {
-            Server::start(&Endpoint {
-                name: n.to_owned(),
-                netns: lab.ns(n),
-                address,
-            })
-            .unwrap()
-        })
-        .collect();
+    let serves = [node(&lab, "n1", 1), node(&lab, "n2", 2), link.clone()];
+    let _servers: Vec<_> = serves.iter().map(|e| Server::start(e).unwrap()).collect();
     // The twin: without Twill every one of these nine passes.
     everything_passes(&lab, &link);
 
