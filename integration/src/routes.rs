@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Route protocol of Twill's local routes: workloads, blackholes, tunnels (`design.md`, as Calico's Felix).
+/// Route protocol of Twill's local routes: workloads, blackholes, tunnels, as Calico's Felix.
 pub const LOCAL: &str = "80";
 /// Route protocol of what Twill learned by BGP.
 pub const BGP: &str = "81";

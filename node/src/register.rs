@@ -1,4 +1,4 @@
-//! What must exist before anything else works (compat.md section 2): created if absent, never overwritten. And this node's
+//! What must exist before anything else works: created if absent, never overwritten. And this node's
 //! own Node resource, whose addresses are ours to keep right.
 
 use anyhow::{Context, Result, bail};

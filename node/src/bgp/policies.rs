@@ -1,4 +1,4 @@
-//! The policies of the fabric's sessions, as data: what comes in and what goes out (calico-behaviour 4.2, 4.3).
+//! The policies of the fabric's sessions, as data: what comes in and what goes out.
 //! One policy of each kind for all peers, shared, so that the speaker builds its UPDATEs once for all of them.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Calico's pod annotations as far as they concern attachment (calico-behaviour 6.2). Every annotation is untrusted.
+//! Calico's pod annotations as far as they concern attachment. Every annotation is untrusted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

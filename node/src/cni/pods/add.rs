@@ -1,0 +1,495 @@
+//! ADD: addresses and endpoint in one commit, then the link, then policy, then the answer.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use twill_datastore::client::{self, ClientError};
+use twill_datastore::{Compare, KeyValue, Op, Store, Txn};
+use twill_felix::kernel::pod::PodLink;
+use twill_ipam::{Assign, Assigned, Error as IpamError, Family, Riders, Want};
+use twill_model::resources::WorkloadEndpoint;
+use twill_model::resources::ippool::AllowedUse;
+use twill_model::{AnyResource, Kind, ResourceKey};
+use twill_proto::cni::{Add, Attached, Attachment, Interface, Ip, Route};
+
+use super::super::annotations::{self, Annotations};
+use super::super::endpoint::{Workload, with_addresses};
+use super::super::{CniError, code};
+use super::{ATTEMPTS_MAX, Pods, attachment, refusal};
+
+/// How long policy may take to reach the kernel before ADD gives up: an apply takes milliseconds, a resync a second.
+const POLICY_DEADLINE: Duration = Duration::from_secs(20);
+/// The gateway that every pod has, as Calico's plugin gives it.
+const GATEWAY_V4: &str = "169.254.1.1";
+const GATEWAY_V6: &str = "fe80::1";
+/// MTU of the Ethernet below, less nothing: no encapsulation yet.
+const MTU_DEFAULT: u32 = 1500;
+/// Smallest and largest MTU that make sense: IPv6's minimum would refuse IPv4-only links, IPv4's is 68.
+const MTU_RANGE: std::ops::RangeInclusive<u32> = 68..=65_535;
+
+/// An endpoint in the store.
+#[derive(Clone, Debug)]
+struct Existing {
+    endpoint: Arc<WorkloadEndpoint>,
+    revision: u64,
+}
+
+impl<S: Store> Pods<S> {
+    /// ADD. Nothing is left behind by one that fails.
+    ///
+    /// # Errors
+    /// What the runtime should see.
+    pub(in crate::cni) async fn add(&self, add: &Add, fds: Vec<OwnedFd>) -> Result<Attached, CniError> {
+        let attachment = attachment(add.attachment.as_ref())?;
+        let [netns, netlink]: [OwnedFd; 2] = fds.try_into().map_err(|fds: Vec<OwnedFd>| {
+            CniError::new(
+                code::IO,
+                format_args!(
+                    "ADD brings the namespace and a socket inside it, not {} descriptors",
+                    fds.len()
+                ),
+            )
+        })?;
+        self.serving()?;
+        let wishes = annotations::parse(&add.annotations)?;
+        let prefix = self.interface_prefix();
+        let workload = Workload::new(&self.node, &prefix, attachment, &timestamp())?;
+        if !workload.is_k8s() || add.policy_type != "k8s" {
+            self.ensure_network_profile(&attachment.network, workload.is_k8s())
+                .await?;
+        }
+        let (assigned, endpoint) = self.commit(add, &workload, &wishes).await?;
+        let made = self
+            .link(add, &workload, &endpoint, &assigned, netns, netlink)
+            .await;
+        match made {
+            Ok(attached) => Ok(attached),
+            Err(error) => {
+                if assigned.fresh {
+                    self.take_back(&workload).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn interface_prefix(&self) -> String {
+        self.fabric
+            .read()
+            .felix_setting(&self.node, |spec| {
+                (!spec.interface_prefix.is_empty()).then(|| spec.interface_prefix.clone())
+            })
+            .unwrap_or_default()
+    }
+
+    /// Addresses, handle and endpoint in one transaction.
+    async fn commit(
+        &self,
+        add: &Add,
+        workload: &Workload,
+        wishes: &Annotations,
+    ) -> Result<(Assigned, WorkloadEndpoint), CniError> {
+        let mut existing = self.known_endpoint(&workload.key);
+        for _ in 0..ATTEMPTS_MAX {
+            let mac = mac(
+                add,
+                wishes,
+                existing.as_ref().map(|e| e.endpoint.as_ref()),
+                workload,
+            )?;
+            let endpoint = workload.endpoint(add, existing.as_ref().map(|e| e.endpoint.as_ref()), &mac);
+            let endpoint = identified(endpoint);
+            let assign = Assign {
+                handle: workload.handle.clone(),
+                attributes: workload.attributes.clone(),
+                wants: wants(add, wishes)?,
+                purpose: AllowedUse::Workload,
+                namespace_labels: BTreeMap::new(),
+                riders: put_endpoint(&workload.key, &endpoint, existing.as_ref()),
+            };
+            match self.ipam.assign(assign).await {
+                Ok(assigned) if assigned.fresh => {
+                    let endpoint = with_addresses(&endpoint, &assigned.addresses);
+                    return Ok((assigned, endpoint));
+                }
+                Ok(assigned) => {
+                    let endpoint = with_addresses(&endpoint, &assigned.addresses);
+                    return self.again(assigned, endpoint, workload).await;
+                }
+                Err(IpamError::RiderConflict { found, .. }) => {
+                    existing = found_endpoint(&workload.key, found.map(|kv| *kv))?
+                }
+                Err(error) => return Err(refusal(error)),
+            }
+        }
+        Err(CniError::try_again(format_args!(
+            "others kept changing {}",
+            workload.key
+        )))
+    }
+
+    /// The handle had its addresses before: an ADD whose answer was lost. The endpoint may be there, or may not.
+    async fn again(
+        &self,
+        mut assigned: Assigned,
+        endpoint: WorkloadEndpoint,
+        workload: &Workload,
+    ) -> Result<(Assigned, WorkloadEndpoint), CniError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let (compare, current) = match self.client().get(&workload.key).await {
+                Ok(stored) => (
+                    Compare::mod_revision(workload.key.path(), stored.revision),
+                    stored.object.downcast().cloned(),
+                ),
+                Err(ClientError::NotFound(_)) => (Compare::absent(workload.key.path()), None),
+                Err(error) => return Err(CniError::try_again(error)),
+            };
+            if let Some(current) =
+                current.filter(|c: &Arc<WorkloadEndpoint>| c.spec.container_id == endpoint.spec.container_id)
+            {
+                return Ok((assigned, WorkloadEndpoint::clone(&current)));
+            }
+            let put = Op::put(workload.key.path(), endpoint.encode());
+            let reply = self
+                .store
+                .txn(Txn::when(vec![compare]).then(vec![put]))
+                .await
+                .map_err(CniError::try_again)?;
+            if reply.succeeded {
+                assigned.revision = reply.revision;
+                return Ok((assigned, endpoint));
+            }
+        }
+        Err(CniError::try_again(format_args!(
+            "others kept changing {}",
+            workload.key
+        )))
+    }
+
+    async fn link(
+        &self,
+        add: &Add,
+        workload: &Workload,
+        endpoint: &WorkloadEndpoint,
+        assigned: &Assigned,
+        netns: OwnedFd,
+        netlink: OwnedFd,
+    ) -> Result<Attached, CniError> {
+        let attachment = attachment(add.attachment.as_ref())?;
+        let mtu = mtu(add)?;
+        let invalid = |e: twill_felix::plan::NameError| CniError::new(code::INVALID_ENVIRONMENT, e);
+        let spec = PodLink {
+            host: workload.interface.parse().map_err(invalid)?,
+            pod: attachment.ifname.parse().map_err(invalid)?,
+            mac: endpoint.spec.mac.parse().map_err(invalid)?,
+            addresses: assigned.addresses.clone(),
+            mtu,
+        };
+        self.dataplane
+            .attach(spec, netns, netlink)
+            .await
+            .map_err(|e| CniError::new(code::IO, format_args!("{e:#}")))?;
+        let waited = self
+            .dataplane
+            .programmed(&workload.interface, assigned.revision, POLICY_DEADLINE)
+            .await;
+        if let Err(error) = waited {
+            self.detach(&workload.interface).await;
+            return Err(CniError::try_again(format_args!("{error:#}")));
+        }
+        Ok(attached(attachment, workload, endpoint, &assigned.addresses, mtu))
+    }
+
+    fn known_endpoint(&self, key: &ResourceKey) -> Option<Existing> {
+        let fabric = self.fabric.read();
+        let namespace = key.namespace.clone().unwrap_or_default();
+        let (endpoint, revision) = fabric.own_endpoints.get(&(namespace, key.name.clone()))?;
+        Some(Existing {
+            endpoint: endpoint.clone(),
+            revision: u64::try_from(*revision).unwrap_or(0),
+        })
+    }
+
+    /// A network without `policy.type: k8s` is one profile, made if absent: all may leave; in come all, or without
+    /// Kubernetes those of the same network.
+    async fn ensure_network_profile(&self, network: &str, k8s: bool) -> Result<(), CniError> {
+        let key = ResourceKey::cluster(Kind::Profile, network);
+        if self.fabric.read().profiles.contains(network) {
+            return Ok(());
+        }
+        let source = if k8s {
+            serde_json::json!({})
+        } else {
+            serde_json::json!({"selector": format!("has({network})")})
+        };
+        let object = serde_json::json!({
+            "kind": "Profile", "apiVersion": twill_model::kind::API_VERSION, "metadata": {"name": network},
+            "spec": {
+                "ingress": [{"action": "Allow", "source": source, "destination": {}}],
+                "egress": [{"action": "Allow", "source": {}, "destination": {}}],
+                "labelsToApply": {network: ""}
+            }
+        });
+        let profile = AnyResource::decode(Kind::Profile, object.to_string().as_bytes()).map_err(|e| {
+            CniError::new(
+                code::INVALID_CONFIG,
+                format_args!("profile of network {network}: {e}"),
+            )
+        })?;
+        self.client()
+            .ensure(&profile)
+            .await
+            .map_err(|e| CniError::try_again(format_args!("creating {key}: {e}")))?;
+        Ok(())
+    }
+}
+
+fn found_endpoint(key: &ResourceKey, found: Option<KeyValue>) -> Result<Option<Existing>, CniError> {
+    let Some(kv) = found else { return Ok(None) };
+    match WorkloadEndpoint::decode(&kv.value) {
+        Ok(endpoint) => Ok(Some(Existing {
+            endpoint: Arc::new(endpoint),
+            revision: kv.mod_revision,
+        })),
+        Err(e) => Err(CniError::new(
+            code::IO,
+            format_args!("{key} in the datastore cannot be read: {e}"),
+        )),
+    }
+}
+
+fn put_endpoint(key: &ResourceKey, endpoint: &WorkloadEndpoint, existing: Option<&Existing>) -> Riders {
+    let path = key.path();
+    let compare = match existing {
+        Some(existing) => Compare::mod_revision(path.clone(), existing.revision),
+        None => Compare::absent(path.clone()),
+    };
+    let endpoint = endpoint.clone();
+    Riders::new(vec![compare], 1, move |addresses| {
+        vec![Op::put(
+            path.clone(),
+            with_addresses(&endpoint, addresses).encode(),
+        )]
+    })
+}
+
+/// uid and creation time for an endpoint that has none.
+fn identified(mut endpoint: WorkloadEndpoint) -> WorkloadEndpoint {
+    let birth = client::birth();
+    if endpoint.metadata.uid.is_empty() {
+        endpoint.metadata.uid = birth.uid;
+    }
+    endpoint.metadata.creation_timestamp.get_or_insert(birth.at);
+    endpoint
+}
+
+fn wants(add: &Add, wishes: &Annotations) -> Result<Vec<Want>, CniError> {
+    let mut asked: Vec<IpAddr> = wishes.addresses.clone();
+    for text in &add.requested_ips {
+        let ip = text
+            .parse()
+            .map_err(|_| CniError::new(code::INVALID_ENVIRONMENT, format_args!("{text:?} is no address")))?;
+        asked.push(ip);
+    }
+    asked.dedup();
+    if !asked.is_empty() {
+        return Ok(asked.into_iter().map(Want::Address).collect());
+    }
+    let any = |family, annotated: &Option<Vec<String>>, configured: &[String]| Want::Any {
+        family,
+        pools: annotated.clone().unwrap_or_else(|| configured.to_vec()),
+    };
+    let mut wants = Vec::new();
+    if add.assign_ipv4 {
+        wants.push(any(Family::V4, &wishes.ipv4_pools, &add.ipv4_pools));
+    }
+    if add.assign_ipv6 {
+        wants.push(any(Family::V6, &wishes.ipv6_pools, &add.ipv6_pools));
+    }
+    if wants.is_empty() {
+        return Err(CniError::new(
+            code::INVALID_CONFIG,
+            "ipam: assign_ipv4 and assign_ipv6 are both false",
+        ));
+    }
+    Ok(wants)
+}
+
+/// Asked for, kept, or new: chosen before the commit, so that the endpoint is written once.
+fn mac(
+    add: &Add,
+    wishes: &Annotations,
+    existing: Option<&WorkloadEndpoint>,
+    workload: &Workload,
+) -> Result<String, CniError> {
+    let asked = wishes.mac.as_deref().unwrap_or(&add.requested_mac);
+    if !asked.is_empty() {
+        let invalid = |e| CniError::new(code::INVALID_CONFIG, format_args!("the MAC asked for: {e}"));
+        return asked
+            .parse::<twill_felix::plan::Mac>()
+            .map(|mac| mac.to_string())
+            .map_err(invalid);
+    }
+    let same = existing.filter(|e| e.spec.container_id == workload.container() && !e.spec.mac.is_empty());
+    Ok(same.map_or_else(random_mac, |e| e.spec.mac.clone()))
+}
+
+/// Locally administered, unicast.
+fn random_mac() -> String {
+    let [a, b, c, d, e, f, ..] = uuid::Uuid::new_v4().into_bytes();
+    twill_felix::plan::Mac([a & 0xfe | 0x02, b, c, d, e, f]).to_string()
+}
+
+fn mtu(add: &Add) -> Result<u32, CniError> {
+    match add.mtu {
+        0 => Ok(MTU_DEFAULT),
+        mtu if MTU_RANGE.contains(&mtu) => Ok(mtu),
+        mtu => Err(CniError::new(
+            code::INVALID_CONFIG,
+            format_args!("mtu {mtu} is outside {MTU_RANGE:?}"),
+        )),
+    }
+}
+
+fn attached(
+    a: &Attachment,
+    workload: &Workload,
+    endpoint: &WorkloadEndpoint,
+    addresses: &[IpAddr],
+    mtu: u32,
+) -> Attached {
+    let host = Interface {
+        name: workload.interface.clone(),
+        mac: twill_felix::plan::Mac::HOST_SIDE.to_string(),
+        mtu,
+        sandbox: String::new(),
+    };
+    let pod = Interface {
+        name: a.ifname.clone(),
+        mac: endpoint.spec.mac.clone(),
+        mtu,
+        sandbox: a.netns.clone(),
+    };
+    let gateway = |v4: bool| if v4 { GATEWAY_V4 } else { GATEWAY_V6 }.to_owned();
+    let ip = |ip: &IpAddr| Ip {
+        address: ipnet::IpNet::from(*ip).to_string(),
+        gateway: gateway(ip.is_ipv4()),
+        interface: 1,
+    };
+    let route = |ip: &IpAddr| Route {
+        dst: if ip.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.to_owned(),
+        gw: gateway(ip.is_ipv4()),
+    };
+    Attached {
+        interfaces: vec![host, pod],
+        ips: addresses.iter().map(ip).collect(),
+        routes: addresses.iter().map(route).collect(),
+    }
+}
+
+/// Go's default form of a time, which is what Calico's attribute holds.
+fn timestamp() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC")
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(v4: bool, v6: bool) -> Add {
+        Add {
+            assign_ipv4: v4,
+            assign_ipv6: v6,
+            ipv4_pools: vec!["conf".into()],
+            ..Add::default()
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_beats_what_is_configured() {
+        let pool = |want: &Want| match want {
+            Want::Any { family, pools } => format!("{family:?} {}", pools.join(",")),
+            Want::Address(address) => address.to_string(),
+        };
+        let check = |add: &Add, wishes: &Annotations, expected: &[&str]| {
+            let wants: Vec<String> = wants(add, wishes).unwrap().iter().map(pool).collect();
+            assert_eq!(wants, expected);
+        };
+        check(&add(true, false), &Annotations::default(), &["V4 conf"]);
+        check(&add(true, true), &Annotations::default(), &["V4 conf", "V6 "]);
+        let annotated = Annotations {
+            ipv4_pools: Some(vec!["noted".into()]),
+            ..Annotations::default()
+        };
+        check(&add(true, false), &annotated, &["V4 noted"]);
+        let fixed = Annotations {
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            ..Annotations::default()
+        };
+        check(&add(true, false), &fixed, &["10.0.0.1"]);
+        assert_eq!(
+            wants(&add(false, false), &Annotations::default())
+                .unwrap_err()
+                .code,
+            code::INVALID_CONFIG
+        );
+        let nonsense = Add {
+            requested_ips: vec!["ten".into()],
+            ..add(true, false)
+        };
+        assert_eq!(
+            wants(&nonsense, &Annotations::default()).unwrap_err().code,
+            code::INVALID_ENVIRONMENT
+        );
+    }
+
+    #[test]
+    fn a_new_mac_is_local_and_unicast() {
+        for _ in 0..100 {
+            let mac: twill_felix::plan::Mac = random_mac().parse().unwrap();
+            assert_eq!(mac.0[0] & 0b11, 0b10, "{mac}");
+        }
+    }
+
+    #[test]
+    fn errors_of_the_allocator_have_the_codes_a_runtime_acts_on() {
+        assert_eq!(refusal(IpamError::Locked).code, code::TRY_AGAIN);
+        assert_eq!(
+            refusal(IpamError::Datastore {
+                reason: "away".into()
+            })
+            .code,
+            code::TRY_AGAIN
+        );
+        assert_eq!(
+            refusal(IpamError::BlockLimit { limit: 20 }).code,
+            code::NO_ADDRESS
+        );
+        assert_eq!(
+            refusal(IpamError::BadRequest { limit: 4 }).code,
+            code::INVALID_CONFIG
+        );
+    }
+
+    #[test]
+    fn an_mtu_beyond_all_links_is_refused() {
+        let with = |mtu| Add {
+            mtu,
+            ..Add::default()
+        };
+        assert_eq!(mtu(&with(0)), Ok(MTU_DEFAULT));
+        assert_eq!(mtu(&with(9000)), Ok(9000));
+        assert_eq!(mtu(&with(70_000)).unwrap_err().code, code::INVALID_CONFIG);
+    }
+
+    #[test]
+    fn a_request_without_a_container_is_refused() {
+        assert_eq!(attachment(None).unwrap_err().code, code::INVALID_ENVIRONMENT);
+        assert!(attachment(Some(&Attachment::default())).is_err());
+    }
+}

@@ -1,0 +1,206 @@
+//! DEL and GC: link, endpoint, addresses; what is gone already is fine.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use twill_datastore::{Compare, KeyValue, Op, Store, Txn};
+use twill_ipam::{Error as IpamError, Release, ReleaseTarget, Riders};
+use twill_model::resources::WorkloadEndpoint;
+use twill_model::{Kind, ResourceKey};
+use twill_proto::cni::{Attachment, Del, Gc};
+
+use super::super::endpoint::Workload;
+use super::super::{CniError, code, spool};
+use super::{ATTEMPTS_MAX, Pods, attachment, refusal};
+
+/// How long a release may take before it goes to the spool.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
+
+impl<S: Store> Pods<S> {
+    /// An ADD that failed after its commit: endpoint and addresses go together.
+    pub(super) async fn take_back(&self, workload: &Workload) {
+        self.detach(&workload.interface).await;
+        let released = self
+            .release(&workload.handle, |e| {
+                workload.key == e.0 && e.1.spec.container_id == workload.container()
+            })
+            .await;
+        if let Err(error) = released {
+            tracing::warn!(
+                handle = workload.handle,
+                error = error.msg,
+                "taking back a failed ADD; its DEL will"
+            );
+        }
+    }
+
+    /// DEL: link, endpoint, addresses; what is gone already is fine. With the store away it is noted and done later.
+    ///
+    /// # Errors
+    /// The store is locked, or neither it nor the spool can be written.
+    pub(in crate::cni) async fn del(&self, del: &Del) -> Result<(), CniError> {
+        let attachment = attachment(del.attachment.as_ref())?;
+        if !del.replayed
+            && let Err(error) = self.serving()
+        {
+            return if self.fabric.read().is_locked() {
+                Err(error)
+            } else {
+                self.note(attachment, &error)
+            };
+        }
+        let handle = twill_model::names::handle_id(&attachment.network, &attachment.container_id);
+        let ours = |e: &WorkloadEndpoint| {
+            e.spec.container_id == attachment.container_id && e.spec.endpoint == attachment.ifname
+        };
+        let interfaces = self
+            .fabric
+            .read()
+            .own_endpoints
+            .values()
+            .filter(|(e, _)| ours(e))
+            .map(|(e, _)| e.spec.interface_name.clone())
+            .collect::<Vec<_>>();
+        for interface in interfaces {
+            self.detach(&interface).await;
+        }
+        let release = self.release(&handle, |(_, e)| ours(e));
+        let error = match tokio::time::timeout(RELEASE_DEADLINE, release).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => CniError::try_again("the datastore does not answer"),
+        };
+        if del.replayed || error.code != code::TRY_AGAIN || self.fabric.read().is_locked() {
+            return Err(error);
+        }
+        self.note(attachment, &error)
+    }
+
+    fn note(&self, attachment: &Attachment, why: &CniError) -> Result<(), CniError> {
+        tracing::warn!(
+            container = attachment.container_id,
+            why = why.msg,
+            "deletion noted for later"
+        );
+        spool::record(&self.spool, attachment).map_err(|e| {
+            CniError::try_again(format_args!(
+                "{}; noting the deletion for later failed too: {e}",
+                why.msg
+            ))
+        })
+    }
+
+    /// Releases a handle and, in the same transaction, deletes the endpoint that `is_ours` picks.
+    async fn release(
+        &self,
+        handle: &str,
+        is_ours: impl Fn((ResourceKey, &WorkloadEndpoint)) -> bool,
+    ) -> Result<(), CniError> {
+        let mut found: Option<(ResourceKey, u64)> = self.pick(&is_ours);
+        for _ in 0..ATTEMPTS_MAX {
+            let riders = match &found {
+                Some((key, revision)) => {
+                    let compare = Compare::mod_revision(key.path(), *revision);
+                    Riders::fixed(vec![compare], vec![Op::delete(key.path())])
+                }
+                None => Riders::default(),
+            };
+            let release = Release {
+                target: ReleaseTarget::Handle(handle.to_owned()),
+                riders,
+            };
+            match (self.ipam.release(release).await, found.take()) {
+                // Nothing was held, so nothing was written: the endpoint goes alone.
+                (Ok(released), Some((key, revision))) if released.addresses.is_empty() => {
+                    let compare = Compare::mod_revision(key.path(), revision);
+                    let txn = Txn::when(vec![compare])
+                        .then(vec![Op::delete(key.path())])
+                        .otherwise(vec![Op::get(key.path())]);
+                    let reply = self.store.txn(txn).await.map_err(CniError::try_again)?;
+                    let now = reply.responses.first().and_then(|r| r.kvs().first().cloned());
+                    found = if reply.succeeded {
+                        None
+                    } else {
+                        still_ours(&key, now, &is_ours)
+                    };
+                    if found.is_none() {
+                        return Ok(());
+                    }
+                }
+                (Ok(_), _) => return Ok(()),
+                (Err(IpamError::RiderConflict { found: now, .. }), Some((key, _))) => {
+                    found = still_ours(&key, now.map(|kv| *kv), &is_ours)
+                }
+                (Err(error), _) => return Err(refusal(error)),
+            }
+        }
+        Err(CniError::try_again(format_args!(
+            "others kept changing the endpoint of {handle}"
+        )))
+    }
+
+    fn pick(
+        &self,
+        is_ours: &impl Fn((ResourceKey, &WorkloadEndpoint)) -> bool,
+    ) -> Option<(ResourceKey, u64)> {
+        let fabric = self.fabric.read();
+        fabric
+            .own_endpoints
+            .iter()
+            .find_map(|((namespace, name), (endpoint, revision))| {
+                let key = ResourceKey::namespaced(Kind::WorkloadEndpoint, namespace, name);
+                is_ours((key.clone(), endpoint)).then_some((key, u64::try_from(*revision).unwrap_or(0)))
+            })
+    }
+
+    /// GC: every endpoint of this network on this node that is not in the list goes.
+    ///
+    /// # Errors
+    /// The first deletion that failed; the others were tried.
+    pub(in crate::cni) async fn gc(&self, gc: &Gc) -> Result<(), CniError> {
+        self.serving()?;
+        let valid: BTreeSet<(&str, &str)> = gc
+            .valid
+            .iter()
+            .map(|v| (v.container_id.as_str(), v.ifname.as_str()))
+            .collect();
+        let stale: Vec<(String, String)> = {
+            let fabric = self.fabric.read();
+            let endpoints = fabric
+                .own_endpoints
+                .values()
+                .map(|(e, _)| (e.spec.container_id.clone(), e.spec.endpoint.clone()));
+            endpoints
+                .filter(|(id, ifname)| !id.is_empty() && !valid.contains(&(id.as_str(), ifname.as_str())))
+                .collect()
+        };
+        let mut outcome = Ok(());
+        for (container_id, ifname) in stale {
+            tracing::info!(container = container_id, ifname, "collected");
+            let attachment = Attachment {
+                container_id,
+                ifname,
+                network: gc.network.clone(),
+                ..Attachment::default()
+            };
+            let deleted = self
+                .del(&Del {
+                    attachment: Some(attachment),
+                    replayed: true,
+                })
+                .await;
+            outcome = outcome.and(deleted);
+        }
+        outcome
+    }
+}
+
+fn still_ours(
+    key: &ResourceKey,
+    now: Option<KeyValue>,
+    is_ours: &impl Fn((ResourceKey, &WorkloadEndpoint)) -> bool,
+) -> Option<(ResourceKey, u64)> {
+    let kv = now?;
+    let endpoint = WorkloadEndpoint::decode(&kv.value).ok()?;
+    is_ours((key.clone(), &endpoint)).then(|| (key.clone(), kv.mod_revision))
+}
