@@ -261,14 +261,9 @@ pub enum ConfigError {
     /// A key that the kernel does not take.
     #[error("peer {0}: a TCP MD5 key has 1 to 80 octets")]
     Password(IpAddr),
-    /// A field that this version reads but cannot enforce: refused rather than ignored.
-    #[error("peer {peer}: {what} is not supported yet")]
-    NotSupported {
-        /// The peer.
-        peer: IpAddr,
-        /// The field.
-        what: &'static str,
-    },
+    /// No packet has a TTL of 256.
+    #[error("peer {0}: TTL security is for 1 to 255 hops")]
+    TtlSecurity(IpAddr),
     /// A policy beyond the bounds of [`crate::policy`].
     #[error(
         "peer {0}: the policy has more than {TERMS_MAX} terms or more than {PREFIX_RULES_MAX} rules in a prefix set"
@@ -329,12 +324,8 @@ impl PeerConfig {
         {
             return Err(ConfigError::Password(peer));
         }
-        let unsupported = [
-            (self.password.is_some(), "a TCP MD5 password"),
-            (self.ttl_security_hops.is_some(), "TTL security"),
-        ];
-        if let Some((_, what)) = unsupported.into_iter().find(|(set, _)| *set) {
-            return Err(ConfigError::NotSupported { peer, what });
+        if self.ttl_security_hops == Some(0) {
+            return Err(ConfigError::TtlSecurity(peer));
         }
         if [&self.import, &self.export]
             .into_iter()

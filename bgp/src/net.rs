@@ -18,6 +18,7 @@ mod peer_task;
 mod report;
 mod rib_task;
 mod server;
+mod sockopt;
 
 pub use handle::{BestChanges, Closed, ConfigureError, Handle, Reset};
 pub use server::{Server, bind};

@@ -1,9 +1,12 @@
 //! Sockets as BGP wants them.
 
-use crate::config::PeerConfig;
+use super::sockopt;
+use crate::config::{PeerConfig, Secret};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Connections that wait to be accepted on one address.
@@ -47,4 +50,56 @@ pub(super) async fn dial(config: &PeerConfig) -> io::Result<TcpStream> {
         .await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// What a peer's configuration asks of its own socket: the MD5 key (RFC 2385), TTL security (RFC 5082).
+///
+/// # Errors
+/// What the system says.
+pub(super) fn protect(socket: &impl AsFd, config: &PeerConfig) -> io::Result<()> {
+    if let Some(key) = &config.password {
+        sockopt::set_md5_key(socket.as_fd(), config.address, Some(key))?;
+    }
+    if let Some(hops) = config.ttl_security_hops {
+        sockopt::set_ttl(socket.as_fd(), config.address.is_ipv6(), 255)?;
+        sockopt::set_ttl_min(socket.as_fd(), config.address.is_ipv6(), u8::MAX - (hops - 1))?;
+    }
+    Ok(())
+}
+
+/// What a listener owes its peers: their MD5 keys, so that the handshake is protected; TTL 255 in answers if one of them asks
+/// for it; and TTL security itself only if all of them do, for others come from farther away. `keyed` is what was set before.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn protect_listener(
+    listener: &TcpListener,
+    v6: bool,
+    peers: &[PeerConfig],
+    keyed: &mut BTreeMap<IpAddr, Secret>,
+) -> io::Result<()> {
+    let mine = || peers.iter().filter(|p| p.address.is_ipv6() == v6);
+    let wanted: BTreeMap<IpAddr, Secret> = mine()
+        .filter_map(|p| Some((p.address, p.password.clone()?)))
+        .collect();
+    for address in keyed.keys().filter(|a| !wanted.contains_key(*a)) {
+        sockopt::set_md5_key(listener.as_fd(), *address, None)?;
+    }
+    for (address, key) in wanted.iter().filter(|(a, k)| keyed.get(*a) != Some(*k)) {
+        sockopt::set_md5_key(listener.as_fd(), *address, Some(key))?;
+    }
+    *keyed = wanted;
+    if mine().any(|p| p.ttl_security_hops.is_some()) {
+        sockopt::set_ttl(listener.as_fd(), v6, 255)?;
+    }
+    let farthest = mine()
+        .map(|p| p.ttl_security_hops)
+        .min()
+        .flatten()
+        .and(mine().filter_map(|p| p.ttl_security_hops).max());
+    sockopt::set_ttl_min(
+        listener.as_fd(),
+        v6,
+        farthest.map_or(0, |hops| u8::MAX - (hops - 1)),
+    )
 }

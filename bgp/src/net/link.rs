@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -129,6 +130,16 @@ impl Link {
                 if may_read { self.read(cx) } else { Poll::Pending }
             }
             State::Closing(..) => self.poll_close(cx),
+        }
+    }
+
+    /// Puts the peer's present MD5 key on the socket; a dial goes on with the old one and is tried again.
+    pub(super) fn rekey(&self, config: &PeerConfig) -> io::Result<()> {
+        match &self.state {
+            State::Dialling(_) => Ok(()),
+            State::Open(stream) | State::Closing(stream, _) => {
+                super::sockopt::set_md5_key(stream.as_fd(), config.address, config.password.as_ref())
+            }
         }
     }
 

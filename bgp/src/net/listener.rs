@@ -1,6 +1,7 @@
 //! The listeners: each accepts on one address and hands connections to the RIB task, which knows whose they are.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -11,7 +12,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A connection and who opened it.
 pub(super) type Accepted = (TcpStream, SocketAddr);
 
-pub(super) async fn run(listener: TcpListener, accepted: mpsc::Sender<Accepted>) {
+pub(super) async fn run(listener: Arc<TcpListener>, accepted: mpsc::Sender<Accepted>) {
     loop {
         match listener.accept().await {
             Ok(connection) => {

@@ -130,6 +130,9 @@ impl PeerTask {
             PeerCommand::Send { session, batch } => self.send(session, batch),
             PeerCommand::Configure(config, own) => {
                 self.own = own;
+                if config.password != self.fsm.config().password {
+                    self.rekey(&config);
+                }
                 self.step(Input::Configure(config, own));
             }
             PeerCommand::Reset(notification) => self.step(Input::Stop(Stop::Reset(notification))),
@@ -140,9 +143,28 @@ impl PeerTask {
         }
     }
 
+    /// A new MD5 key comes into force on running connections without ending them.
+    fn rekey(&mut self, config: &PeerConfig) {
+        for link in &self.links {
+            if let Err(error) = link.rekey(config) {
+                self.report.event(
+                    Instant::now(),
+                    format!("the new TCP MD5 key could not be set: {error}"),
+                );
+            }
+        }
+    }
+
     fn accepted(&mut self, stream: TcpStream) {
         let Ok(local) = stream.local_addr() else { return };
         let _ = stream.set_nodelay(true);
+        if let Err(error) = super::dial::protect(&stream, self.fsm.config()) {
+            self.report.event(
+                Instant::now(),
+                format!("connection refused: its socket cannot be protected: {error}"),
+            );
+            return;
+        }
         let id = self.fsm.conn_id();
         self.links.push(Link::open(id, stream));
         self.step(Input::Accepted(id, local.ip().to_canonical()));

@@ -5,17 +5,20 @@ use super::handle::{Command, ConfigureError, Reset};
 use super::listener::{self, Accepted};
 use super::peer_task::{PeerCommand, PeerEvent, PeerEvents, PeerTask, until};
 use super::report::SharedReport;
+use crate::config::{Config, PeerConfig, Secret};
+use crate::family::PerFamily;
 use crate::fsm::Stop;
 use crate::policy::SessionType;
 use crate::rib::PeerId;
 use crate::speaker::{Output, PeerChange, Speaker};
 use crate::view::{Best, Converged, NegotiatedView, PeerStatus, PrefixCounts};
 use crate::wire::Notification;
-use crate::{PerFamily, config::Config};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -37,13 +40,22 @@ struct PeerHandle {
     address: IpAddr,
 }
 
+/// One address that we listen on.
+#[derive(Debug)]
+struct Listener {
+    socket: Arc<TcpListener>,
+    task: AbortHandle,
+    /// MD5 keys set on it.
+    keyed: BTreeMap<IpAddr, Secret>,
+}
+
 /// Everything that runs.
 #[derive(Debug)]
 pub(super) struct RibTask {
     speaker: Speaker,
     peers: BTreeMap<PeerId, PeerHandle>,
     tasks: JoinSet<()>,
-    listeners: BTreeMap<SocketAddr, AbortHandle>,
+    listeners: BTreeMap<SocketAddr, Listener>,
     events_tx: mpsc::Sender<PeerEvents>,
     events: mpsc::Receiver<PeerEvents>,
     accepted_tx: mpsc::Sender<Accepted>,
@@ -70,25 +82,48 @@ impl RibTask {
         }
     }
 
-    /// Listens on these addresses and no others.
+    /// Listens on these addresses and no others, as the peers' security asks.
     pub(super) fn listen(&mut self, addresses: &[SocketAddr]) -> Result<(), ConfigureError> {
-        self.listeners.retain(|address, task| {
+        self.listeners.retain(|address, listener| {
             let wanted = addresses.contains(address);
             if !wanted {
-                task.abort();
+                listener.task.abort();
             }
             wanted
         });
+        let peers: Vec<PeerConfig> = self
+            .speaker
+            .peers()
+            .filter_map(|p| self.speaker.peer_config(p))
+            .cloned()
+            .collect();
         for address in addresses {
+            let failed = |source| ConfigureError::Listen {
+                address: *address,
+                source,
+            };
             if !self.listeners.contains_key(address) {
-                let listener = super::dial::listen(*address).map_err(|source| ConfigureError::Listen {
-                    address: *address,
-                    source,
-                })?;
+                let socket = Arc::new(super::dial::listen(*address).map_err(failed)?);
                 let task = self
                     .tasks
-                    .spawn(listener::run(listener, self.accepted_tx.clone()));
-                self.listeners.insert(*address, task);
+                    .spawn(listener::run(Arc::clone(&socket), self.accepted_tx.clone()));
+                self.listeners.insert(
+                    *address,
+                    Listener {
+                        socket,
+                        task,
+                        keyed: BTreeMap::new(),
+                    },
+                );
+            }
+            if let Some(listener) = self.listeners.get_mut(address) {
+                super::dial::protect_listener(
+                    &listener.socket,
+                    address.is_ipv6(),
+                    &peers,
+                    &mut listener.keyed,
+                )
+                .map_err(failed)?;
             }
         }
         Ok(())
@@ -299,7 +334,7 @@ impl RibTask {
     }
 
     async fn end(mut self, how: &Stop) {
-        self.listeners.values().for_each(AbortHandle::abort);
+        self.listeners.values().for_each(|l| l.task.abort());
         for handle in self.peers.values() {
             let _ = handle.commands.try_send(PeerCommand::Stop(how.clone()));
         }
@@ -330,7 +365,7 @@ fn supervise(joined: Result<(), tokio::task::JoinError>) {
 
 fn status(
     now: Instant,
-    config: &crate::config::PeerConfig,
+    config: &PeerConfig,
     own_asn: u32,
     handle: &PeerHandle,
     prefixes: PerFamily<PrefixCounts>,

@@ -120,6 +120,12 @@ impl Group {
         self.walk == Some(0) && self.advertised.is_empty() && self.dirty.is_empty()
     }
 
+    /// Both are at the start of a walk and have been sent the same.
+    pub(super) fn starts_like(&self, other: &Self) -> bool {
+        let starts = |g: &Self| g.walk == Some(0) && g.dirty.is_empty();
+        starts(self) && starts(other) && self.key == other.key && self.advertised == other.advertised
+    }
+
     /// How many destinations the group was sent, all and by source.
     pub(super) fn counts(&self) -> (u64, hashbrown::HashMap<PeerId, u64>) {
         let (mut all, mut by_source) = (0, hashbrown::HashMap::new());

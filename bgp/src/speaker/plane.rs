@@ -158,7 +158,11 @@ impl<P: Prefix> Plane<P> {
         alone.walk = Some(0);
         alone.dirty = crate::rib::DirtySet::default();
         self.leave(peer);
-        self.groups.push(alone);
+        // Peers whose policy changes alike start over together.
+        match self.groups.iter_mut().find(|g| g.starts_like(&alone)) {
+            Some(equal) => equal.members.append(&mut alone.members),
+            None => self.groups.push(alone),
+        }
     }
 
     /// Removes what the peer gave us in sessions whose generation does not count any more.

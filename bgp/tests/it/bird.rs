@@ -263,3 +263,81 @@ async fn shutdown_takes_our_routes_out_of_bird_at_once_and_stop_does_not() {
         "{why}"
     );
 }
+
+#[tokio::test]
+async fn md5_key_must_match_and_changes_without_a_reset() {
+    let secret = |key: &str| Some(twill_bgp::config::Secret(key.into()));
+    let bird = |key: &str| {
+        BIRD_EBGP.replace(
+            "graceful restart on;",
+            &format!("password \"{key}\"; graceful restart on;"),
+        )
+    };
+    let mut lab = Lab::new();
+    lab.bird(&bird("first"));
+    let wrong = PeerConfig {
+        password: secret("wrong"),
+        ..external()
+    };
+    let ours = lab.ours(config(vec![wrong], Restart::default()));
+    eventually(
+        "refused segments",
+        async || lab.tcp_counter("TCPMD5Failure"),
+        |n| *n > 0,
+    )
+    .await;
+    assert_ne!(
+        ours.handle.peers().await.unwrap()[0].state,
+        PeerState::Established
+    );
+    let right = PeerConfig {
+        password: secret("first"),
+        ..external()
+    };
+    ours.handle
+        .configure(config(vec![right], Restart::default()))
+        .await
+        .unwrap();
+    established(&ours, 1).await;
+    // Both ends take the second key; the session lives on.
+    lab.reconfigure(&bird("second"));
+    let right = PeerConfig {
+        password: secret("second"),
+        ..external()
+    };
+    ours.handle
+        .configure(config(vec![right], Restart::default()))
+        .await
+        .unwrap();
+    originate(&ours, &["10.244.0.0/26"]).await;
+    bird_has(&lab, "10.244.0.0/26", true).await;
+    assert_eq!(
+        ours.handle.peers().await.unwrap()[0].state,
+        PeerState::Established
+    );
+}
+
+#[tokio::test]
+async fn ttl_security_agrees_with_birds_and_refuses_a_peer_without() {
+    let mut lab = Lab::new();
+    lab.bird(&BIRD_EBGP.replace("graceful restart on;", "ttl security on; graceful restart on;"));
+    let near = PeerConfig {
+        ttl_security_hops: Some(1),
+        ..external()
+    };
+    let ours = lab.ours(config(vec![near.clone()], Restart::default()));
+    established(&ours, 1).await;
+    drop(ours);
+    lab.bird(BIRD_EBGP.replace("direct;", "multihop 64;").as_str());
+    let ours = lab.ours(config(vec![near], Restart::default()));
+    eventually(
+        "refused segments",
+        async || lab.tcp_counter("TCPMinTTLDrop"),
+        |n| *n > 0,
+    )
+    .await;
+    assert_ne!(
+        ours.handle.peers().await.unwrap()[0].state,
+        PeerState::Established
+    );
+}

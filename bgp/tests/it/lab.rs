@@ -67,10 +67,21 @@ impl Lab {
 
     /// Starts BIRD with this configuration; what is common is added.
     pub(crate) fn bird(&mut self, config: &str) {
+        self.write(config);
+        self.start_bird();
+    }
+
+    /// Gives a running BIRD another configuration.
+    pub(crate) fn reconfigure(&self, config: &str) {
+        self.write(config);
+        let said = self.birdc("configure");
+        assert!(said.contains("econfigur"), "{said}");
+    }
+
+    fn write(&self, config: &str) {
         let path = self.dir.path().join("bird.conf");
         let common = "router id 10.9.0.2;\nprotocol device {}\nprotocol direct { ipv4; ipv6; }\n";
         std::fs::write(&path, format!("{common}{config}")).unwrap();
-        self.start_bird();
     }
 
     pub(crate) fn start_bird(&mut self) {
@@ -99,6 +110,28 @@ impl Lab {
             .arg(self.dir.path().join("ctl"))
             .args(command.split_whitespace());
         String::from_utf8_lossy(&birdc.output().unwrap().stdout).into_owned()
+    }
+
+    /// A counter of the kernel's TCP, over both namespaces.
+    pub(crate) fn tcp_counter(&self, name: &str) -> u64 {
+        let of = |ns: &str| {
+            let mut cat = Command::new("ip");
+            let out = cat
+                .args(["netns", "exec", ns, "cat", "/proc/net/netstat"])
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            let mut lines = text.lines().filter(|l| l.starts_with("TcpExt:"));
+            let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+            let place = names.split_whitespace().position(|n| n == name).unwrap();
+            values
+                .split_whitespace()
+                .nth(place)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        };
+        of(&self.ours) + of(&self.theirs)
     }
 
     /// Runs our speaker in its namespace.

@@ -1,0 +1,93 @@
+//! Socket options for which the libraries have no safe name: TCP MD5 keys (RFC 2385) and the least TTL (RFC 5082). The only
+//! unsafe code of this crate.
+#![expect(unsafe_code, reason = "setsockopt with structures that no safe wrapper knows")]
+
+use crate::config::Secret;
+use socket2::{SockAddr, SockRef};
+use std::io;
+use std::mem::size_of;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// `TCP_MD5SIG_MAXKEYLEN` of linux/tcp.h.
+const KEY_MAX: usize = 80;
+
+/// `struct tcp_md5sig` of linux/tcp.h.
+#[repr(C)]
+struct TcpMd5Sig {
+    address: libc::sockaddr_storage,
+    flags: u8,
+    prefix_len: u8,
+    key_len: u16,
+    interface: i32,
+    key: [u8; KEY_MAX],
+}
+
+/// Sets, replaces or with `None` removes the key for connections with this address.
+pub(super) fn set_md5_key(socket: BorrowedFd<'_>, peer: IpAddr, key: Option<&Secret>) -> io::Result<()> {
+    let octets = key.map_or(&[][..], |k| k.0.as_bytes());
+    let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "a TCP MD5 key has at most 80 octets");
+    let mut padded = [0; KEY_MAX];
+    padded
+        .get_mut(..octets.len())
+        .ok_or_else(too_long)?
+        .copy_from_slice(octets);
+    let address = SockAddr::from(SocketAddr::new(peer, 0));
+    // SAFETY: all of `sockaddr_storage` may be zero.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    // SAFETY: both are at least `address.len()` octets: socket2 keeps its address in a `sockaddr_storage`, too; they do not
+    // overlap, and octets have no alignment.
+    unsafe {
+        std::ptr::copy_nonoverlapping(
+            address.as_ptr().cast::<u8>(),
+            (&raw mut storage).cast::<u8>(),
+            address.len() as usize,
+        );
+    }
+    let option = TcpMd5Sig {
+        address: storage,
+        flags: 0,
+        prefix_len: 0,
+        key_len: u16::try_from(octets.len()).map_err(|_| too_long())?,
+        interface: 0,
+        key: padded,
+    };
+    let result = set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &option);
+    match result {
+        // Removing a key that is not there.
+        Err(error) if key.is_none() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// The TTL of what we send.
+pub(super) fn set_ttl(socket: BorrowedFd<'_>, v6: bool, ttl: u8) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    if v6 {
+        socket.set_unicast_hops_v6(ttl.into())
+    } else {
+        socket.set_ttl_v4(ttl.into())
+    }
+}
+
+/// The least TTL that a packet must come with; 0 takes all.
+pub(super) fn set_ttl_min(socket: BorrowedFd<'_>, v6: bool, ttl: u8) -> io::Result<()> {
+    let ttl = libc::c_int::from(ttl);
+    if v6 {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &ttl)
+    } else {
+        set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &ttl)
+    }
+}
+
+fn set<T>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for the borrow, and `value` is `len` octets that the kernel only reads.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), len) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
