@@ -69,7 +69,10 @@ fn a_killed_demo_takes_its_daemons_with_it_and_the_next_command_sweeps() {
         .unwrap();
     let started = run::wait_for("a daemon of the demo", Duration::from_secs(60), || {
         let state = state::load(&name.0)?.filter(|s| s.children.iter().any(|c| c.role == "twilld n3"));
-        state.ok_or_else(|| anyhow::anyhow!("not yet"))
+        // The parent-death signal is set just before a daemon becomes itself.
+        state
+            .filter(|s| s.children.iter().all(runs_itself))
+            .ok_or_else(|| anyhow::anyhow!("not yet"))
     });
     let state = started.unwrap();
     child.kill().unwrap();
@@ -81,6 +84,12 @@ fn a_killed_demo_takes_its_daemons_with_it_and_the_next_command_sweeps() {
     .unwrap();
     assert!(name.run(&["down"]).status.success());
     assert!(name.namespaces().is_empty());
+}
+
+/// Whether the process is the daemon of its role, and no longer the command that leads into its namespace.
+fn runs_itself(child: &twill_lab::child::Child) -> bool {
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", child.process.pid));
+    comm.is_ok_and(|comm| child.role.split(' ').next() == Some(comm.trim()))
 }
 
 #[test]
