@@ -5,6 +5,7 @@ mod client;
 mod columns;
 mod command;
 mod input;
+mod output;
 mod table;
 
 use std::process::ExitCode;

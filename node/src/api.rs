@@ -4,6 +4,7 @@
 
 mod bgp;
 mod ipam;
+mod neighbours;
 mod node;
 mod resources;
 

@@ -119,8 +119,10 @@ impl Bgp {
             self.intent,
             self.health.clone(),
             self.preserved,
+            stop.clone(),
         ));
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             ended = tasks.join_next() => {
                 if let Some(ended) = ended {
@@ -173,7 +175,13 @@ fn with_restart(derived: &Derived, preserved: Families) -> twill_bgp::Config {
 }
 
 /// Tells the speaker what the hub wants, again and again. The first announcements are whole: they come after in-sync.
-async fn feed(handle: Handle, mut intent: watch::Receiver<Intent>, health: Health, preserved: Families) {
+async fn feed(
+    handle: Handle,
+    mut intent: watch::Receiver<Intent>,
+    health: Health,
+    preserved: Families,
+    stop: CancellationToken,
+) {
     let mut known = false;
     loop {
         let now = intent.borrow_and_update().clone();
@@ -193,9 +201,12 @@ async fn feed(handle: Handle, mut intent: watch::Receiver<Intent>, health: Healt
                 return;
             }
         }
-        if intent.changed().await.is_err() {
-            // The hub has ended; the daemon is about to.
-            return std::future::pending().await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = intent.changed() => if changed.is_err() {
+                // The hub has ended; the daemon is about to.
+                return stop.cancelled().await;
+            },
         }
     }
 }

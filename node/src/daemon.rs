@@ -151,11 +151,13 @@ async fn watch_kernel(kernel: kernel::Handle, health: Health, stop: Cancellation
     }
 }
 
+/// Work that ends by itself ends well only while its consumers stop before it; at any other time the supervisor objects.
 async fn until_stopped(work: impl Future<Output = ()>, stop: CancellationToken) -> Result<()> {
     tokio::select! {
-        () = stop.cancelled() => Ok(()),
-        () = work => Err(anyhow::anyhow!("ended by itself")),
+        () = stop.cancelled() => {}
+        () = work => {}
     }
+    Ok(())
 }
 
 /// Registers this node as soon as the datastore can be reached, then waits for the end.

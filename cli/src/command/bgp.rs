@@ -1,5 +1,6 @@
 //! `twillctl bgp peers` and `twillctl bgp routes`.
 
+use crate::output::out;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ pub(crate) async fn peers(socket: &Path) -> Result<ExitCode> {
         .await
         .context("asking for BGP peers")?
         .into_inner();
-    println!("local AS {}, router id {}\n", reply.local_as, reply.router_id);
+    out!(ln "local AS {}, router id {}\n", reply.local_as, reply.router_id);
     let headings = [
         "PEER",
         "TYPE",
@@ -50,7 +51,7 @@ pub(crate) async fn peers(socket: &Path) -> Result<ExitCode> {
         cells.map(str::to_owned).to_vec()
     };
     let rows: Vec<_> = reply.peers.iter().map(row).collect();
-    print!("{}", table::plain(&headings, &rows));
+    out!("{}", table::plain(&headings, &rows));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -80,7 +81,7 @@ pub(crate) async fn routes(socket: &Path, prefix: Option<String>, all_paths: boo
         "ORIGIN",
         "COMMUNITIES",
     ];
-    print!("{}", table::plain(&headings, &rows));
+    out!("{}", table::plain(&headings, &rows));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,6 @@
 //! `twillctl get`: by kind, by kind and names, or by what a file names.
 
+use crate::output::out;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -116,9 +117,9 @@ async fn print(client: &mut ResourcesClient<Channel>, get: &Get, found: Vec<(Kin
                 Value::Array(objects)
             };
             if get.output == Output::Yaml {
-                print!("{}", yaml::to_string(&printed).context("printing YAML")?);
+                out!("{}", yaml::to_string(&printed).context("printing YAML")?);
             } else {
-                println!(
+                out!(ln
                     "{}",
                     serde_json::to_string_pretty(&printed).context("printing JSON")?
                 );
@@ -145,7 +146,7 @@ async fn print(client: &mut ResourcesClient<Channel>, get: &Get, found: Vec<(Kin
                 .collect()
         };
         let rows: Vec<Vec<String>> = items.iter().map(row).collect();
-        println!("{}", table::plain(&headings, &rows));
+        out!(ln "{}", table::plain(&headings, &rows));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `twillctl ipam show` and `twillctl ipam check`.
 
+use crate::output::out;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -28,7 +29,7 @@ pub(crate) async fn show(socket: &Path, blocks: bool) -> Result<ExitCode> {
         ("IPS FREE", Align::Right),
     ];
     let rows: Vec<_> = usage.iter().map(row).collect();
-    print!("{}", table::boxed(&headings, &rows));
+    out!("{}", table::boxed(&headings, &rows));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,18 +89,18 @@ pub(crate) async fn check(socket: &Path, as_json: bool) -> Result<ExitCode> {
         .context("checking addresses")?
         .into_inner();
     if as_json {
-        println!(
+        out!(ln
             "{}",
             serde_json::to_string_pretty(&report(&reply)).context("printing JSON")?
         );
     } else {
-        println!("Checked IPAM at revision {}.", reply.revision);
-        println!("Found {} IPAM blocks.", reply.blocks);
-        println!("IPAM blocks record {} allocations.", reply.allocations);
+        out!(ln "Checked IPAM at revision {}.", reply.revision);
+        out!(ln "Found {} IPAM blocks.", reply.blocks);
+        out!(ln "IPAM blocks record {} allocations.", reply.allocations);
         for problem in &reply.problems {
-            println!("  {}: {}: {}", problem.kind, problem.key, problem.message);
+            out!(ln "  {}: {}: {}", problem.kind, problem.key, problem.message);
         }
-        println!("Check complete; found {} problems.", reply.problems.len());
+        out!(ln "Check complete; found {} problems.", reply.problems.len());
     }
     Ok(if reply.problems.is_empty() {
         ExitCode::SUCCESS

@@ -1,5 +1,6 @@
 //! `twillctl node status` and `twillctl version`.
 
+use crate::output::out;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,14 +20,14 @@ pub(crate) async fn status(socket: &Path) -> Result<ExitCode> {
         .context("asking for status")?
         .into_inner();
     let word = if status.ready { "ready" } else { "not ready" };
-    println!(
+    out!(ln
         "Twill process is running on node {} (version {}): {word}.",
         status.node, status.version
     );
     for component in &status.components {
         let word = if component.ready { "ready" } else { "not ready" };
         let colon = if component.detail.is_empty() { "" } else { ": " };
-        println!("  {:<12} {word}{colon}{}", component.name, component.detail);
+        out!(ln "  {:<12} {word}{colon}{}", component.name, component.detail);
     }
     let peers = BgpClient::new(channel)
         .peers(PeersRequest {})
@@ -34,7 +35,7 @@ pub(crate) async fn status(socket: &Path) -> Result<ExitCode> {
         .context("asking for BGP peers")?
         .into_inner()
         .peers;
-    print!("{}", bgp::status_tables(&peers));
+    out!("{}", bgp::status_tables(&peers));
     Ok(if status.ready {
         ExitCode::SUCCESS
     } else {
@@ -43,13 +44,13 @@ pub(crate) async fn status(socket: &Path) -> Result<ExitCode> {
 }
 
 pub(crate) async fn version(socket: &Path) -> Result<ExitCode> {
-    println!("Client Version:    {}", env!("CARGO_PKG_VERSION"));
+    out!(ln "Client Version:    {}", env!("CARGO_PKG_VERSION"));
     let channel = client::connect(socket).await?;
     let status = NodeClient::new(channel)
         .status(StatusRequest {})
         .await
         .context("asking for the version")?
         .into_inner();
-    println!("Daemon Version:    {}", status.version);
+    out!(ln "Daemon Version:    {}", status.version);
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! `twillctl apply`, `create`, `replace`: every document is read and checked before the first is sent.
 
+use crate::output::out;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -49,7 +50,7 @@ pub(crate) async fn run(socket: &Path, verb: Verb, file: &File) -> Result<ExitCo
     let documents = input::documents(&file.filename, file.namespace.as_deref())?;
     if documents.is_empty() {
         if file.skip_empty {
-            println!("No resources specified");
+            out!(ln "No resources specified");
             return Ok(ExitCode::SUCCESS);
         }
         bail!("no resources specified in file {}", file.filename.display());
@@ -124,11 +125,11 @@ pub(crate) fn report(
 ) -> Result<ExitCode> {
     let (text, all) = summary(infinitive, past, documents, tally);
     if all {
-        println!("{text}");
+        out!(ln "{text}");
         return Ok(ExitCode::SUCCESS);
     }
     if tally.handled > 0 {
-        println!("{text}");
+        out!(ln "{text}");
         bail!("hit error: [{}]", tally.refusals.join(", "));
     }
     bail!("{text}")

@@ -96,12 +96,27 @@ fn problems(spec: &FelixConfigurationSpec) -> Vec<String> {
         .collect()
 }
 
+/// Prefixes of workload interfaces. One that covers `lo`, or that nf_tables would read as a pattern, would close the
+/// node itself: it counts as not set.
 fn prefixes(text: &str) -> Result<Option<Vec<IfName>>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let parsed: Result<Vec<_>, _> = text.split(',').map(|p| IfName::new(p.trim())).collect();
-    parsed.map(Some).map_err(|e| e.to_string())
+    let plain = |p: &str| {
+        p.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    };
+    let prefix = |p: &str| match IfName::new(p) {
+        Ok(_) if !plain(p) => Err(format!(
+            "{p:?} has other characters than letters, digits and \"_.-\""
+        )),
+        Ok(_) if "lo".starts_with(p) => Err(format!("{p:?} would cover the loopback interface")),
+        parsed => parsed.map_err(|e| e.to_string()),
+    };
+    text.split(',')
+        .map(|p| prefix(p.trim()))
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 fn to_host(text: &str) -> Result<Option<ToHost>, String> {
@@ -111,5 +126,46 @@ fn to_host(text: &str) -> Result<Option<ToHost>, String> {
         "accept" => Ok(Some(ToHost::Accept)),
         "return" => Ok(Some(ToHost::Return)),
         _ => Err(format!("{text:?} is not one of Drop, Accept, Return")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_that_would_close_the_node_itself_count_as_not_set() {
+        for bad in ["*", "l", "lo", "cali,*", "a/b", ","] {
+            let spec = FelixConfigurationSpec {
+                interface_prefix: bad.into(),
+                ..Default::default()
+            };
+            let mut settings = Settings::new("n1");
+            let problems = settings.set(DEFAULT, Some(&spec));
+            assert!(
+                problems.iter().any(|p| p.starts_with("spec.interfacePrefix")),
+                "{bad}: {problems:?}"
+            );
+            assert_eq!(settings.base().prefixes, BaseConfig::default().prefixes, "{bad}");
+        }
+        assert_eq!(
+            prefixes("cali, tap"),
+            Ok(Some(vec![IfName::fixed("cali"), IfName::fixed("tap")]))
+        );
+    }
+
+    #[test]
+    fn the_nodes_own_object_wins_field_by_field() {
+        let spec = |prefix: &str, action: &str| FelixConfigurationSpec {
+            interface_prefix: prefix.into(),
+            default_endpoint_to_host_action: action.into(),
+            ..Default::default()
+        };
+        let mut settings = Settings::new("n1");
+        settings.set(DEFAULT, Some(&spec("tap", "Accept")));
+        settings.set("node.n1", Some(&spec("", "Return")));
+        settings.set("node.n2", Some(&spec("other", "Drop")));
+        assert_eq!(settings.base().prefixes, [IfName::fixed("tap")]);
+        assert_eq!(settings.base().to_host, ToHost::Return);
     }
 }

@@ -13,7 +13,7 @@ use twill_proto::api::{
     DeleteReply, DeleteRequest, GetRequest, ListReply, ListRequest, Resource, WriteReply, WriteRequest,
 };
 
-use super::Api;
+use super::{Api, neighbours};
 
 pub(super) struct Resources<S: Store> {
     client: Client<S>,
@@ -66,6 +66,7 @@ impl<S: Store> Service for Resources<S> {
 
     async fn create(&self, request: Request<WriteRequest>) -> Result<Response<WriteReply>, Status> {
         let write = Write::parse(request, "create or apply")?;
+        neighbours::no_overlap(&self.client, &write.resource).await?;
         let stored = self.client.create(&write.resource).await.map_err(status)?;
         audit("created", &write.resource.key());
         Ok(Response::new(reply(&stored)))
@@ -73,6 +74,7 @@ impl<S: Store> Service for Resources<S> {
 
     async fn apply(&self, request: Request<WriteRequest>) -> Result<Response<WriteReply>, Status> {
         let write = Write::parse(request, "apply or replace")?;
+        neighbours::no_overlap(&self.client, &write.resource).await?;
         let stored = self
             .client
             .apply(&write.resource, write.expected)
@@ -102,6 +104,7 @@ impl<S: Store> Service for Resources<S> {
         } = request.into_inner();
         let key = key(parse_kind(&kind)?, &namespace, &name)?;
         refuse_protected(&key, "delete")?;
+        neighbours::tier_is_empty(&self.client, &key).await?;
         let expected = revision(&resource_version)?;
         let deleted = self.client.delete(&key, expected).await.map_err(status)?;
         audit("deleted", &key);
@@ -275,7 +278,7 @@ fn audit(what: &'static str, key: &ResourceKey) {
     tracing::info!(object = %key, "{what} for the command line");
 }
 
-fn status(error: ClientError) -> Status {
+pub(super) fn status(error: ClientError) -> Status {
     match error {
         // The command line has words of its own for these.
         ClientError::NotFound(_) => Status::not_found(""),

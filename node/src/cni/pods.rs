@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use twill_datastore::{Store, client};
 use twill_ipam::{Client, Error as IpamError};
+use twill_model::resources::WorkloadEndpoint;
 use twill_proto::cni::Attachment;
 
 use super::{CniError, code};
@@ -41,6 +42,16 @@ impl<S: Store> Pods<S> {
             return Err(CniError::try_again(IpamError::Locked));
         }
         Ok(())
+    }
+
+    /// Another interface of the same container, if it has one here.
+    fn other_interface(&self, attachment: &Attachment) -> Option<String> {
+        let fabric = self.fabric.read();
+        let same = |e: &WorkloadEndpoint| {
+            e.spec.container_id == attachment.container_id && e.spec.endpoint != attachment.ifname
+        };
+        let mut others = fabric.own_endpoints.values().filter(|(e, _)| same(e));
+        others.next().map(|(e, _)| e.spec.endpoint.clone())
     }
 
     async fn detach(&self, interface: &str) {

@@ -54,6 +54,7 @@ impl<S: Store> Pods<S> {
             )
         })?;
         self.serving()?;
+        self.single(attachment)?;
         let wishes = annotations::parse(&add.annotations)?;
         let prefix = self.interface_prefix();
         let workload = Workload::new(&self.node, &prefix, attachment, &timestamp())?;
@@ -74,6 +75,21 @@ impl<S: Store> Pods<S> {
                 Err(error)
             }
         }
+    }
+
+    /// Addresses belong to the container, not to its interface: a second one would share the first one's.
+    fn single(&self, attachment: &Attachment) -> Result<(), CniError> {
+        let Some(other) = self.other_interface(attachment) else {
+            return Ok(());
+        };
+        Err(CniError::new(
+            code::INVALID_CONFIG,
+            format_args!(
+                "container {} has interface {other} already, and several interfaces of one container are not supported yet: give \
+                 {} to a pod of its own",
+                attachment.container_id, attachment.ifname
+            ),
+        ))
     }
 
     fn interface_prefix(&self) -> String {

@@ -64,6 +64,10 @@ impl<S: Store> Pods<S> {
         for interface in interfaces {
             self.detach(&interface).await;
         }
+        if self.other_interface(attachment).is_some() {
+            // The addresses are that interface's: nothing was ever given to this one.
+            return Ok(());
+        }
         let release = self.release(&handle, |(_, e)| ours(e));
         let error = match tokio::time::timeout(RELEASE_DEADLINE, release).await {
             Ok(Ok(())) => return Ok(()),
