@@ -4,6 +4,7 @@
 //! a deadline, then abort. A subsystem that ends by itself, by an error or by a panic, ends the daemon: a kernel left as it
 //! was is safe, a half-dead daemon is not.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ struct Subsystem {
 pub(crate) struct Supervisor {
     tasks: JoinSet<Result<()>>,
     subsystems: Vec<Subsystem>,
+    /// Those that ended while another was waited for.
+    ended: HashSet<Id>,
 }
 
 impl Supervisor {
@@ -69,7 +72,10 @@ impl Supervisor {
 
     /// Waits for one subsystem; others that end meanwhile by error are logged.
     async fn ended(&mut self, id: Id) {
-        while let Some(ended) = self.tasks.join_next_with_id().await {
+        while !self.ended.contains(&id) {
+            let Some(ended) = self.tasks.join_next_with_id().await else {
+                return;
+            };
             let (ended_id, outcome) = flatten(ended);
             if let Err(error) = outcome {
                 tracing::warn!(
@@ -77,9 +83,7 @@ impl Supervisor {
                     "subsystem ended with an error while stopping"
                 );
             }
-            if ended_id == id {
-                return;
-            }
+            self.ended.insert(ended_id);
         }
     }
 
@@ -141,6 +145,25 @@ mod tests {
         check("quitter", || Ok(()), "without being asked").await;
         check("failer", || Err(anyhow!("no luck")), "no luck").await;
         check("panicker", || std::panic::panic_any("boom"), "panicked").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_ends_with_another_is_not_waited_for() {
+        let (fed, mut feed) = tokio::sync::oneshot::channel::<()>();
+        let mut supervisor = Supervisor::default();
+        supervisor.start("fed by the next", |_| async move {
+            let _ = (&mut feed).await;
+            Ok(())
+        });
+        supervisor.start("slow to end", |token| async move {
+            token.cancelled().await;
+            drop(fed);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Ok(())
+        });
+        let begun = tokio::time::Instant::now();
+        supervisor.run_until(async {}).await.unwrap();
+        assert!(begun.elapsed() < STOP_DEADLINE);
     }
 
     #[tokio::test(start_paused = true)]
