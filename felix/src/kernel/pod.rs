@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use ipnet::IpNet;
 
-use super::links::{GATEWAY_V6, LinkState, LinkTable, add_neighbour};
+use super::links::{GATEWAY_V6, LinkState, add_neighbour};
 use super::netlink::{NetlinkError, Socket};
 use super::rtnl as r;
 use super::wire::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Wire};
@@ -127,8 +127,7 @@ pub fn detach(host: &mut Socket, name: IfName) -> Result<(), PodError> {
 
 fn pair(host: &mut Socket, pod: &mut Socket, netns: impl AsFd, want: &PodLink) -> Result<Made, PodError> {
     let there = |socket: &mut Socket, name: &IfName| -> Result<Option<LinkState>, PodError> {
-        let table = LinkTable::read(socket).map_err(step("reading links"))?;
-        Ok(table.link(name).copied())
+        LinkState::read(socket, *name).map_err(step(format!("reading {name}")))
     };
     let (ours, theirs) = (there(host, &want.host)?, there(pod, &want.pod)?);
     match (ours, theirs) {
@@ -189,8 +188,8 @@ fn no_autoconfigured_address(socket: &mut Socket, index: u32) -> Result<(), PodE
 
 fn configure(host: &mut Socket, pod: &mut Socket, want: &PodLink, made: Made) -> Result<Attached, PodError> {
     let index = |socket: &mut Socket, name: IfName| -> Result<u32, PodError> {
-        let table = LinkTable::read(socket).map_err(step("reading links"))?;
-        table.index(&name).ok_or(PodError::Vanished(name))
+        let link = LinkState::read(socket, name).map_err(step(format!("reading {name}")))?;
+        link.map(|l| l.index).ok_or(PodError::Vanished(name))
     };
     let host_index = index(host, want.host)?;
     let pod_index = index(pod, want.pod)?;

@@ -1,7 +1,7 @@
 //! Pods in namespaces, with the tools that a user would try them by.
 
 use super::*;
-use crate::kernel::links::{LinkWriter, node_settings};
+use crate::kernel::links::{LinkTable, LinkWriter, node_settings};
 use crate::kernel::netlink::Protocol;
 use crate::kernel::netns::Netns;
 use crate::kernel::nft::{Mode, Writer};
