@@ -68,10 +68,17 @@ impl Pod {
     }
 }
 
-/// Sole right to change a lab. Dropped with the file handle, also when the process is killed.
+/// Sole right to change a lab. The kernel gives it up with the file handle, also when the process is killed.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is starting holds a copy of the handle until its exec.
+        let _ = self.file.unlock();
+    }
 }
 
 /// # Errors
@@ -115,7 +122,7 @@ pub fn lock(lab: &str) -> Result<Lock> {
         }
         // `down` removes the file: a lock on a file that is no longer there excludes nobody.
         if fs::metadata(&path).is_ok_and(|now| file.metadata().is_ok_and(|m| m.ino() == now.ino())) {
-            return Ok(Lock { _file: file });
+            return Ok(Lock { file });
         }
     }
 }
