@@ -49,7 +49,10 @@ impl Name {
 impl Drop for Name {
     fn drop(&mut self) {
         if let Err(error) = lab::down(&self.0) {
-            eprintln!("lab {} is not cleaned up: {error:#}", self.0);
+            let left = format!("lab {} is not cleaned up: {error:#}", self.0);
+            // A test that fails already has its own news.
+            assert!(std::thread::panicking(), "{left}");
+            eprintln!("{left}");
         }
     }
 }

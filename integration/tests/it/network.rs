@@ -258,3 +258,22 @@ fn a_plugin_is_run_as_a_runtime_runs_it() {
     assert!(exec("DEL").outcome.is_ok());
     assert!(exec("DEL").outcome.is_ok());
 }
+
+#[test]
+fn a_lock_given_up_is_free_at_once_while_other_threads_start_processes() {
+    let name = Name::new();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let starts = || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                run::output(&mut std::process::Command::new("true"), b"").unwrap();
+            }
+        };
+        scope.spawn(starts);
+        scope.spawn(starts);
+        let busy = (0..2000).find(|_| state::lock(&name.0).is_err());
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(busy, None, "still locked after it was given up");
+    });
+    std::fs::remove_dir_all(state::dir(&name.0)).unwrap();
+}
