@@ -1,8 +1,12 @@
 //! What the owner wants of the speaker, as data. A new [`Config`] replaces the old one whole and is applied live: sessions of
 //! peers whose entry did not change in anything that an OPEN carries stay up.
 
+pub mod options;
+
+pub use options::{ADD_PATHS_MAX, AddPath, LocalAs, RemovePrivate};
+
 use crate::family::Families;
-use crate::policy::{PREFIX_RULES_MAX, Policy, TERMS_MAX};
+use crate::policy::{PREFIX_RULES_MAX, Policy, SessionType, TERMS_MAX};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -34,6 +38,11 @@ pub struct Config {
     pub restart: Restart,
     /// At most so many next hops for one prefix are handed to the FIB; 1 turns multipath off.
     pub paths_max: u8,
+    /// Paths over different AS paths of the same length count as equal for multipath; otherwise the AS paths must be the same.
+    pub multipath_relaxed: bool,
+    /// This speaker is being drained (RFC 8326): everything it sends carries GRACEFUL_SHUTDOWN, to internal peers with
+    /// LOCAL_PREF 0.
+    pub graceful_shutdown: bool,
 }
 
 /// What was kept over a restart of the process.
@@ -84,6 +93,11 @@ pub struct PeerConfig {
     pub export: Arc<Policy>,
     /// Prefixes accepted per family before the session ends with Cease 6/1; `None` is without limit.
     pub prefixes_max: Option<u32>,
+    /// At so many percent of [`PeerConfig::prefixes_max`] a warning is given, once until the count falls below again; 0 or
+    /// 100 and more give none.
+    pub prefixes_warn_percent: u8,
+    /// After too many prefixes the peer is held down so long; `None`: a minute under [`PeerConfig::idle_hold`], else not at all.
+    pub prefixes_restart: Option<Duration>,
     /// The first AS of a path from an external peer must be the peer's (RFC 4271 section 6.3).
     pub enforce_first_as: bool,
     /// How often our own AS may stand in a received path.
@@ -94,6 +108,26 @@ pub struct PeerConfig {
     pub password: Option<Secret>,
     /// Accept only packets with TTL >= 256 - n (RFC 5082).
     pub ttl_security_hops: Option<u8>,
+    /// Several paths for one prefix (RFC 7911).
+    pub add_path: AddPath,
+    /// Offer messages of up to 65,535 octets (RFC 8654).
+    pub extended_messages: bool,
+    /// Offer IPv4 routes with IPv6 next hops (RFC 8950); offered only over IPv6 transport and with the IPv4 family.
+    pub extended_next_hop: bool,
+    /// Another AS number of ours towards this peer.
+    pub local_as: Option<LocalAs>,
+    /// The peer's AS number becomes ours in paths that it is sent: sites that share one number then hear of each other.
+    pub as_override: bool,
+    /// Private AS numbers in paths that the peer is sent.
+    pub remove_private: RemovePrivate,
+    /// This session is being drained (RFC 8326): what it is sent carries GRACEFUL_SHUTDOWN.
+    pub graceful_shutdown: bool,
+    /// Routes of an external peer with GRACEFUL_SHUTDOWN get LOCAL_PREF 0 (RFC 8326).
+    pub honour_graceful_shutdown: bool,
+    /// The interface of a peer with a link-local address.
+    pub interface: Option<String>,
+    /// The peer shall be down; the text goes out with the Cease (RFC 9003).
+    pub shutdown: Option<String>,
 }
 
 /// A key that does not print itself.
@@ -128,6 +162,8 @@ pub struct Timers {
     pub connect_retry: Duration,
     /// How long the peer may take nothing from us before the session ends (RFC 9687); `None`: twice the hold time, at least 8 min.
     pub send_hold: Option<Duration>,
+    /// Wait so long for the peer's OPEN before ours is sent (RFC 4271 section 8.1.1, DelayOpen); `None`: not at all.
+    pub delay_open: Option<Duration>,
 }
 
 impl Default for Timers {
@@ -136,11 +172,12 @@ impl Default for Timers {
             hold_secs: 90,
             connect_retry: Duration::from_secs(5),
             send_hold: None,
+            delay_open: None,
         }
     }
 }
 
-/// Graceful restart towards one peer (RFC 4724, RFC 8538).
+/// Graceful restart towards one peer (RFC 4724, RFC 8538, RFC 9494).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GracefulRestart {
     /// The capability is offered, and the peer's routes are kept while it restarts.
@@ -149,6 +186,9 @@ pub struct GracefulRestart {
     pub restart_secs: u16,
     /// The N bit (RFC 8538): NOTIFICATIONs and hold-timer expiry keep routes, too.
     pub notification: bool,
+    /// Long-lived graceful restart (RFC 9494): how long the peer shall keep our routes after the restart time, 24 bits,
+    /// seconds. 0 offers to keep the peer's only; `None` offers nothing.
+    pub long_lived_secs: Option<u32>,
 }
 
 impl Default for GracefulRestart {
@@ -157,6 +197,7 @@ impl Default for GracefulRestart {
             enabled: true,
             restart_secs: 120,
             notification: true,
+            long_lived_secs: None,
         }
     }
 }
@@ -192,6 +233,34 @@ impl PeerConfig {
             idle_hold: true,
             password: None,
             ttl_security_hops: None,
+            prefixes_warn_percent: 80,
+            prefixes_restart: None,
+            add_path: AddPath::default(),
+            extended_messages: true,
+            extended_next_hop: true,
+            local_as: None,
+            as_override: false,
+            remove_private: RemovePrivate::Never,
+            graceful_shutdown: false,
+            honour_graceful_shutdown: true,
+            interface: None,
+            shutdown: None,
+        }
+    }
+
+    /// The AS number that we have towards this peer.
+    #[must_use]
+    pub fn local_asn(&self, own_asn: u32) -> u32 {
+        self.local_as.map_or(own_asn, |l| l.asn)
+    }
+
+    /// Internal if the peer's AS number is the one that we have towards it.
+    #[must_use]
+    pub fn session_type(&self, own_asn: u32) -> SessionType {
+        if self.asn == self.local_asn(own_asn) {
+            SessionType::Ibgp
+        } else {
+            SessionType::Ebgp
         }
     }
 }
@@ -212,6 +281,8 @@ impl Config {
             peers: Vec::new(),
             restart,
             paths_max: 16,
+            multipath_relaxed: true,
+            graceful_shutdown: false,
         }
     }
 }
@@ -252,6 +323,20 @@ pub enum ConfigError {
         /// The time.
         secs: u16,
     },
+    /// Does not fit the capability's 24 bits.
+    #[error("peer {peer}: long-lived stale time {secs} s is above 16777215")]
+    LongLivedTime {
+        /// The peer.
+        peer: IpAddr,
+        /// The time.
+        secs: u32,
+    },
+    /// Add-path is to be sent, but not how many.
+    #[error("peer {0}: add-path sends 1 to {ADD_PATHS_MAX} paths")]
+    AddPath(IpAddr),
+    /// A link-local address says nothing without its interface, and no other address needs one.
+    #[error("peer {0}: a link-local address needs an interface, and only such a one")]
+    Interface(IpAddr),
     /// No family is offered.
     #[error("peer {0}: no address family is enabled")]
     NoFamily(IpAddr),
@@ -314,7 +399,19 @@ impl PeerConfig {
         if self.families == Families::NONE {
             return Err(ConfigError::NoFamily(peer));
         }
-        if self.route_reflector_client && self.asn != own_asn {
+        if let Some(local) = self.local_as {
+            reserved_asn(local.asn, || format!("local AS towards {peer}"))?;
+        }
+        if let Some(secs) = self.graceful_restart.long_lived_secs.filter(|s| *s > 0x00ff_ffff) {
+            return Err(ConfigError::LongLivedTime { peer, secs });
+        }
+        if self.add_path.send != Families::NONE && !(1..=ADD_PATHS_MAX).contains(&self.add_path.send_max) {
+            return Err(ConfigError::AddPath(peer));
+        }
+        if matches!(peer, IpAddr::V6(a) if a.is_unicast_link_local()) != self.interface.is_some() {
+            return Err(ConfigError::Interface(peer));
+        }
+        if self.route_reflector_client && self.session_type(own_asn) == SessionType::Ebgp {
             return Err(ConfigError::ExternalClient(peer));
         }
         if self
@@ -347,6 +444,14 @@ impl PeerConfig {
             import: new.import.clone(),
             export: new.export.clone(),
             prefixes_max: new.prefixes_max,
+            prefixes_warn_percent: new.prefixes_warn_percent,
+            prefixes_restart: new.prefixes_restart,
+            own_as_allowed: new.own_as_allowed,
+            as_override: new.as_override,
+            remove_private: new.remove_private,
+            graceful_shutdown: new.graceful_shutdown,
+            honour_graceful_shutdown: new.honour_graceful_shutdown,
+            shutdown: new.shutdown.clone(),
             next_hop: new.next_hop,
             shared_subnet: new.shared_subnet,
             next_hop_v4: new.next_hop_v4,

@@ -15,8 +15,10 @@ pub mod refresh;
 pub mod update;
 
 pub use attr::{AttrSet, NextHopValue};
-pub use capability::{Capabilities, Capability, RestartCapability};
-pub use header::{HEADER_LEN, MESSAGE_MAX, MessageType};
+pub use capability::{
+    AddPathMode, Capabilities, Capability, LongLived, LongLivedCapability, RestartCapability,
+};
+pub use header::{HEADER_LEN, MESSAGE_MAX, MESSAGE_MAX_EXTENDED, MessageType};
 pub use notification::Notification;
 pub use open::{HoldTime, Open, OpenError};
 pub use refresh::RouteRefresh;

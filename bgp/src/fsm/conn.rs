@@ -60,7 +60,8 @@ impl Conn {
         matches!(self.state, ConnState::Established(..))
     }
 
-    pub(super) const fn message_max() -> usize {
-        MESSAGE_MAX
+    /// The longest message that may come (RFC 8654 counts once both OPENs are through).
+    pub(super) fn message_max(&self) -> usize {
+        self.session().map_or(MESSAGE_MAX, |s| s.message_max)
     }
 }

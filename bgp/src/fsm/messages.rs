@@ -1,6 +1,6 @@
 //! What the peer's messages do (RFC 4271 sections 6 and 8.2.2).
 
-use super::conn::{Conn, ConnId, ConnState, Direction};
+use super::conn::{ConnId, ConnState, Direction};
 use super::end::Cause;
 use super::open;
 use super::peer::{Output, Peer};
@@ -14,8 +14,8 @@ impl Peer {
     /// Takes whole messages from the front of `buf`, until the connection ends or the rest is incomplete.
     pub(super) fn receive(&mut self, now: Instant, id: ConnId, buf: &mut BytesMut) {
         let mut routes = Routes::default();
-        while self.conn(id).is_some() {
-            match header::peek(buf, Conn::message_max()) {
+        while let Some(message_max) = self.conn(id).map(|c| c.message_max()) {
+            match header::peek(buf, message_max) {
                 Ok(Some((kind, len))) if buf.len() >= len => {
                     let body = buf.get(HEADER_LEN..len).unwrap_or_default();
                     self.counters.octets_in += len as u64;

@@ -8,7 +8,6 @@ use super::report::SharedReport;
 use crate::config::{Config, PeerConfig, Secret};
 use crate::family::PerFamily;
 use crate::fsm::Stop;
-use crate::policy::SessionType;
 use crate::rib::PeerId;
 use crate::speaker::{Output, PeerChange, Speaker};
 use crate::view::{Best, Converged, NegotiatedView, PeerStatus, PrefixCounts};
@@ -387,11 +386,7 @@ fn status(
         address: config.address,
         description: config.description.clone(),
         asn: config.asn,
-        session: if config.asn == own_asn {
-            SessionType::Ibgp
-        } else {
-            SessionType::Ebgp
-        },
+        session: config.session_type(own_asn),
         state: report.state,
         state_age: now.duration_since(report.since),
         established_count: report.established_count,

@@ -5,7 +5,7 @@ use super::export::ExportKey;
 use crate::config::{Config, ConfigError, PeerConfig};
 use crate::family::{Family, PerFamily};
 use crate::fsm::{Down, Session};
-use crate::policy::LearnedFrom;
+use crate::policy::{LearnedFrom, SessionType};
 use crate::rib::{PathSource, PeerId};
 use crate::view::PrefixCounts;
 use crate::wire::RouteRefresh;
@@ -130,7 +130,7 @@ impl Speaker {
         let Some(slot) = self.shared.peers.get(peer.index()).and_then(Option::as_ref) else {
             return;
         };
-        let internal = slot.config.asn == self.shared.config.asn;
+        let internal = slot.config.session_type(self.shared.config.asn) == SessionType::Ibgp;
         let (address, client) = (slot.config.address, slot.config.route_reflector_client);
         let place = self.shared.sources.at_mut(peer);
         *place = PathSource {

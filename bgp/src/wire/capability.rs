@@ -9,9 +9,15 @@ use nom::{IResult, Parser};
 
 const MULTIPROTOCOL: u8 = 1;
 const ROUTE_REFRESH: u8 = 2;
+const EXTENDED_NEXT_HOP: u8 = 5;
+const EXTENDED_MESSAGE: u8 = 6;
 const GRACEFUL_RESTART: u8 = 64;
 const FOUR_OCTET_AS: u8 = 65;
+const ADD_PATH: u8 = 69;
 const ENHANCED_REFRESH: u8 = 70;
+const LONG_LIVED: u8 = 71;
+/// AFI of IPv6, as the next hop of RFC 8950.
+const AFI_IPV6: u16 = 2;
 
 /// One capability as it stands in an OPEN.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +41,14 @@ pub struct Capabilities {
     pub four_octet_as: Option<u32>,
     /// Graceful restart (RFC 4724).
     pub restart: Option<RestartCapability>,
+    /// IPv4 unicast with IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Messages of up to 65,535 octets (RFC 8654).
+    pub extended_message: bool,
+    /// Several paths for one prefix (RFC 7911).
+    pub add_path: PerFamily<AddPathMode>,
+    /// Long-lived graceful restart (RFC 9494).
+    pub long_lived: Option<LongLivedCapability>,
     /// All codes received, ascending, each once. Not encoded.
     pub codes: Vec<u8>,
 }
@@ -50,6 +64,32 @@ pub struct RestartCapability {
     pub restart_secs: u16,
     /// Families listed: `Some(preserved)` with their Forwarding State bit.
     pub families: PerFamily<Option<bool>>,
+}
+
+/// What a speaker does with several paths for a prefix of one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddPathMode {
+    /// It takes them.
+    pub receive: bool,
+    /// It gives them.
+    pub send: bool,
+}
+
+/// The long-lived graceful-restart capability. Without families it says that the speaker keeps its peer's routes and knows
+/// stale ones when it sees them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LongLivedCapability {
+    /// Families listed.
+    pub families: PerFamily<Option<LongLived>>,
+}
+
+/// One family of the long-lived graceful-restart capability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LongLived {
+    /// F bit: forwarding state was kept over the restart.
+    pub preserved: bool,
+    /// Long-lived Stale Time, seconds, 24 bits.
+    pub stale_secs: u32,
 }
 
 /// Reads capability triples; stops at the first whose length overruns (what came before counts).
@@ -88,6 +128,44 @@ impl Capabilities {
                     self.restart = Some(restart);
                 }
             }
+            (EXTENDED_NEXT_HOP, value) => {
+                let (tuples, rest) = value.as_chunks::<6>();
+                let v4_over_v6 = |t: &[u8; 6]| {
+                    let [a, b, c, d, e, f] = *t;
+                    Family::of(u16::from_be_bytes([a, b]), d) == Some(Family::Ipv4Unicast)
+                        && (c, u16::from_be_bytes([e, f])) == (0, AFI_IPV6)
+                };
+                self.extended_next_hop |= rest.is_empty() && tuples.iter().any(v4_over_v6);
+            }
+            (EXTENDED_MESSAGE, _) => self.extended_message = true,
+            (ADD_PATH, value) => {
+                let (tuples, rest) = value.as_chunks::<4>();
+                for [a, b, safi, mode] in tuples.iter().filter(|_| rest.is_empty()) {
+                    // Values beyond 3 are ignored (section 4).
+                    if let Some(family) = Family::of(u16::from_be_bytes([*a, *b]), *safi)
+                        && matches!(mode, 1..=3)
+                    {
+                        *self.add_path.at_mut(family) = AddPathMode {
+                            receive: mode & 1 != 0,
+                            send: mode & 2 != 0,
+                        };
+                    }
+                }
+            }
+            (LONG_LIVED, value) => {
+                let (tuples, rest) = value.as_chunks::<7>();
+                if rest.is_empty() {
+                    let long_lived = self.long_lived.get_or_insert_default();
+                    for [a, b, safi, flags, high, mid, low] in tuples {
+                        if let Some(family) = Family::of(u16::from_be_bytes([*a, *b]), *safi) {
+                            *long_lived.families.at_mut(family) = Some(LongLived {
+                                preserved: flags & 0x80 != 0,
+                                stale_secs: u32::from_be_bytes([0, *high, *mid, *low]),
+                            });
+                        }
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -110,16 +188,57 @@ impl Capabilities {
         if self.route_refresh {
             push(ROUTE_REFRESH, Vec::new());
         }
+        if self.extended_next_hop {
+            let [a, b] = Family::Ipv4Unicast.afi().to_be_bytes();
+            let [e, f] = AFI_IPV6.to_be_bytes();
+            push(EXTENDED_NEXT_HOP, vec![a, b, 0, Family::Ipv4Unicast.safi(), e, f]);
+        }
+        if self.extended_message {
+            push(EXTENDED_MESSAGE, Vec::new());
+        }
         if let Some(restart) = &self.restart {
             push(GRACEFUL_RESTART, restart.encode());
         }
         if let Some(asn) = self.four_octet_as {
             push(FOUR_OCTET_AS, asn.to_be_bytes().to_vec());
         }
+        let add_path = self.encode_add_path();
+        if !add_path.is_empty() {
+            push(ADD_PATH, add_path);
+        }
         if self.enhanced_refresh {
             push(ENHANCED_REFRESH, Vec::new());
         }
+        if let Some(long_lived) = &self.long_lived {
+            push(LONG_LIVED, long_lived.encode());
+        }
         list
+    }
+
+    fn encode_add_path(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for family in Family::ALL {
+            let mode = self.add_path.at(family);
+            if mode.receive || mode.send {
+                out.extend_from_slice(&family.afi().to_be_bytes());
+                out.extend_from_slice(&[family.safi(), u8::from(mode.receive) | u8::from(mode.send) << 1]);
+            }
+        }
+        out
+    }
+}
+
+impl LongLivedCapability {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for family in Family::ALL {
+            if let Some(of) = self.families.at(family) {
+                let [_, high, mid, low] = of.stale_secs.to_be_bytes();
+                out.extend_from_slice(&family.afi().to_be_bytes());
+                out.extend_from_slice(&[family.safi(), u8::from(of.preserved) << 7, high, mid, low]);
+            }
+        }
+        out
     }
 }
 
@@ -214,6 +333,74 @@ mod tests {
         };
         assert_eq!(caps.restart, Some(expected));
         assert_eq!(expected.encode(), [0xc0, 120, 0, 1, 1, 0x80, 0, 2, 1, 0]);
+    }
+
+    #[test]
+    fn the_newer_capabilities_come_back_and_malformed_ones_do_not_count() {
+        let said = Capabilities {
+            extended_next_hop: true,
+            extended_message: true,
+            add_path: PerFamily {
+                ipv4: AddPathMode {
+                    receive: true,
+                    send: true,
+                },
+                ipv6: AddPathMode {
+                    receive: false,
+                    send: true,
+                },
+            },
+            long_lived: Some(LongLivedCapability {
+                families: PerFamily {
+                    ipv4: Some(LongLived {
+                        preserved: true,
+                        stale_secs: 0x0001_5180,
+                    }),
+                    ipv6: None,
+                },
+            }),
+            codes: vec![5, 6, 69, 71],
+            ..Capabilities::default()
+        };
+        let octets: Vec<u8> = said
+            .list()
+            .into_iter()
+            .flat_map(|c| [vec![c.code, u8::try_from(c.value.len()).unwrap()], c.value].concat())
+            .collect();
+        assert_eq!(
+            octets,
+            [
+                &[5, 6, 0, 1, 0, 1, 0, 2][..],
+                &[6, 0],
+                &[69, 8, 0, 1, 1, 3, 0, 2, 1, 2],
+                &[71, 7, 0, 1, 1, 0x80, 1, 0x51, 0x80],
+            ]
+            .concat()
+        );
+        assert_eq!(read_all(&octets), said);
+        // A length that is no multiple, a mode beyond 3, another next-hop family.
+        for bytes in [
+            &[69, 5, 0, 1, 1, 3, 0][..],
+            &[69, 4, 0, 1, 1, 4],
+            &[71, 6, 0, 1, 1, 0, 0, 0],
+            &[5, 6, 0, 1, 0, 1, 0, 1],
+            &[5, 5, 0, 1, 0, 1, 0],
+        ] {
+            let codes = vec![bytes[0]];
+            assert_eq!(
+                read_all(bytes),
+                Capabilities {
+                    codes,
+                    ..Capabilities::default()
+                },
+                "{bytes:?}"
+            );
+        }
+        // Calico's BIRD says that it knows stale routes, and no more.
+        assert_eq!(
+            read_all(&[71, 0]).long_lived,
+            Some(LongLivedCapability::default())
+        );
     }
 
     #[test]

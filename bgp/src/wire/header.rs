@@ -6,6 +6,8 @@ use super::notification::Notification;
 pub const HEADER_LEN: usize = 19;
 /// The longest message without RFC 8654.
 pub const MESSAGE_MAX: usize = 4096;
+/// The longest message with RFC 8654, but for OPEN and KEEPALIVE.
+pub const MESSAGE_MAX_EXTENDED: usize = 65_535;
 
 /// The five message types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,9 +99,10 @@ pub fn peek(buf: &[u8], message_max: usize) -> Result<Option<(MessageType, usize
         5 => MessageType::RouteRefresh,
         other => return Err(HeaderError::BadType(other)),
     };
-    let exact = kind == MessageType::Keepalive && len != HEADER_LEN;
+    let over = (kind == MessageType::Keepalive && len != HEADER_LEN)
+        || (kind == MessageType::Open && len > MESSAGE_MAX);
     // A short ROUTE-REFRESH is its own error (RFC 7313 section 5), told by its decoder.
-    if exact || (len < kind.length_min() && kind != MessageType::RouteRefresh) {
+    if over || (len < kind.length_min() && kind != MessageType::RouteRefresh) {
         return Err(HeaderError::BadLength(length));
     }
     Ok(Some((kind, len)))
@@ -155,5 +158,19 @@ mod tests {
         assert_eq!(bad(&header(22, 2)), Notification::with(1, 2, &[0, 22]));
         assert_eq!(bad(&header(28, 1)), Notification::with(1, 2, &[0, 28]));
         assert_eq!(bad(&header(19, 6)), Notification::with(1, 3, &[6]));
+    }
+
+    #[test]
+    fn extended_messages_are_for_all_but_open_and_keepalive() {
+        let long = |kind| peek(&header(65_535, kind), MESSAGE_MAX_EXTENDED);
+        for (kind, expected) in [
+            (2, MessageType::Update),
+            (3, MessageType::Notification),
+            (5, MessageType::RouteRefresh),
+        ] {
+            assert_eq!(long(kind), Ok(Some((expected, 65_535))));
+        }
+        assert_eq!(long(1), Err(HeaderError::BadLength(65_535)));
+        assert_eq!(long(4), Err(HeaderError::BadLength(65_535)));
     }
 }

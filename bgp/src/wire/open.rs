@@ -204,6 +204,7 @@ mod tests {
                 ..RestartCapability::default()
             }),
             codes: vec![1, 2, 64, 65, 70],
+            ..Capabilities::default()
         };
         let router_id = Ipv4Addr::new(10, 0, 0, 1);
         Open {

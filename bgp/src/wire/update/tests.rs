@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::prefix::Prefix;
+use crate::wire::as_path;
 use proptest::prelude::*;
+use std::net::Ipv4Addr;
 
 fn context(session: SessionType) -> UpdateContext {
     UpdateContext {
@@ -14,6 +16,7 @@ fn context(session: SessionType) -> UpdateContext {
             ipv4: PathIds::Absent,
             ipv6: PathIds::Absent,
         },
+        extended_next_hop: false,
         enforce_first_as: true,
         own_addresses: vec![Ipv4Addr::new(192, 0, 2, 9).into()],
     }
