@@ -18,7 +18,7 @@ use crate::meta::ObjectMeta;
 use crate::resources::node::NodeStatus;
 use crate::resources::tier::TierStatus;
 use crate::resources::{
-    bgpconfiguration, bgppeer, clusterinformation, felixconfiguration, ipamconfiguration, ippool, networkset,
+    bgpconfiguration, bgpfilter, bgppeer, clusterinformation, felixconfiguration, ipamconfiguration, ippool, networkset,
     node, policy, profile, tier, workloadendpoint,
 };
 
@@ -457,6 +457,7 @@ macro_rules! any_resource {
 
 any_resource! {
     BgpConfiguration = bgpconfiguration::BgpConfigurationSpec, status Option<Value>, false;
+    BgpFilter = bgpfilter::BgpFilterSpec, status Option<Value>, false;
     BgpPeer = bgppeer::BgpPeerSpec, status Option<Value>, false;
     ClusterInformation = clusterinformation::ClusterInformationSpec, status Option<Value>, false;
     FelixConfiguration = felixconfiguration::FelixConfigurationSpec, status Option<Value>, false;

@@ -1,6 +1,7 @@
 //! The specs and statuses of the kinds that Twill works with, in their stored order.
 
 pub mod bgpconfiguration;
+pub mod bgpfilter;
 pub mod bgppeer;
 pub mod clusterinformation;
 pub mod felixconfiguration;
@@ -14,6 +15,7 @@ pub mod tier;
 pub mod workloadendpoint;
 
 pub use bgpconfiguration::{BgpConfiguration, BgpConfigurationSpec};
+pub use bgpfilter::{BgpFilter, BgpFilterSpec};
 pub use bgppeer::{BgpPeer, BgpPeerSpec};
 pub use clusterinformation::{ClusterInformation, ClusterInformationSpec};
 pub use felixconfiguration::{FelixConfiguration, FelixConfigurationSpec};

@@ -4,6 +4,7 @@
 //! under older or newer rules must not vanish. Every problem is reported, not only the first, each with its field.
 
 mod bgp;
+mod bgpfilter;
 mod config;
 mod endpoint;
 mod metadata;
@@ -84,6 +85,7 @@ impl Validate for AnyResource {
         metadata::check(&mut check, self);
         check.field("spec", |check| match self {
             Self::BgpConfiguration(config) => bgp::configuration(check, config),
+            Self::BgpFilter(filter) => bgpfilter::check(check, &filter.spec),
             Self::BgpPeer(peer) => bgp::peer(check, &peer.spec),
             Self::FelixConfiguration(config) => config::felix(check, config),
             Self::GlobalNetworkPolicy(policy) => policy::global(check, &policy.spec),

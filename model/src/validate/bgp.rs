@@ -144,9 +144,9 @@ fn communities(check: &mut Check, config: &BgpConfiguration) {
 /// Most characters of a selector of a peer.
 const SELECTOR_MAX: usize = 4096;
 
-const COMMUNITY: &str = "a community: aa:nn of 16 bits each, or aa:nn:mm of 32 bits each";
+pub(super) const COMMUNITY: &str = "a community: aa:nn of 16 bits each, or aa:nn:mm of 32 bits each";
 
-fn is_community(text: &str) -> bool {
+pub(super) fn is_community(text: &str) -> bool {
     let parts: Vec<&str> = text.split(':').collect();
     let digits = parts
         .iter()

@@ -566,3 +566,56 @@ fn problems_are_bounded_and_readable() {
             .starts_with("field spec.ingress: holds 1025 rules, at most 1024 are allowed; field ")
     );
 }
+
+#[test]
+fn bgp_filters_match_what_there_is_and_change_only_what_they_accept() {
+    let rule = |rule: &str, paths: &[&str]| {
+        check(Kind::BgpFilter, "f", &format!(r#"{{"exportV4":[{rule}]}}"#), paths);
+    };
+    rule(r#"{"action":"Accept"}"#, &[]);
+    rule(
+        r#"{"cidr":"10.0.0.0/8","matchOperator":"In","prefixLength":{"min":16,"max":24},"interface":"cali*","source":"RemotePeers","peerType":"eBGP","communities":{"values":["1:2:3"]},"asPathPrefix":[1],"priority":512,"action":"Accept","operations":[{"addCommunity":{"value":"1:2"}},{"prependASPath":{"prefix":[1,2]}},{"setPriority":{"value":100}}]}"#,
+        &[],
+    );
+    rule(r#"{"action":"Pass"}"#, &["spec.exportV4[0].action"]);
+    rule(
+        r#"{"cidr":"10.0.0.0/8","action":"Reject"}"#,
+        &["spec.exportV4[0].matchOperator"],
+    );
+    rule(
+        r#"{"matchOperator":"In","action":"Reject"}"#,
+        &["spec.exportV4[0].cidr"],
+    );
+    rule(
+        r#"{"cidr":"10.0.0.1/8","matchOperator":"In","action":"Reject"}"#,
+        &["spec.exportV4[0].cidr"],
+    );
+    rule(
+        r#"{"cidr":"fd00::/8","matchOperator":"In","action":"Reject"}"#,
+        &["spec.exportV4[0].cidr"],
+    );
+    rule(
+        r#"{"cidr":"10.0.0.0/8","matchOperator":"In","prefixLength":{"max":33},"action":"Reject"}"#,
+        &["spec.exportV4[0].prefixLength.max"],
+    );
+    rule(
+        r#"{"action":"Reject","operations":[{"setPriority":{"value":1}}]}"#,
+        &["spec.exportV4[0].operations"],
+    );
+    rule(
+        r#"{"action":"Accept","operations":[{}]}"#,
+        &["spec.exportV4[0].operations[0]"],
+    );
+    rule(
+        r#"{"action":"Accept","operations":[{"setPriority":{"value":0}}]}"#,
+        &["spec.exportV4[0].operations[0].setPriority.value"],
+    );
+    rule(
+        r#"{"action":"Accept","communities":{"values":["70000:1"]}}"#,
+        &["spec.exportV4[0].communities.values[0]"],
+    );
+    rule(
+        r#"{"action":"Accept","priority":2147483647}"#,
+        &["spec.exportV4[0].priority"],
+    );
+}
