@@ -160,10 +160,21 @@ pub struct Timers {
     pub hold_secs: u16,
     /// Time between attempts to connect.
     pub connect_retry: Duration,
+    /// Time between KEEPALIVEs; a third of the agreed Hold Time if that is less, or if `None`.
+    pub keepalive: Option<Duration>,
     /// How long the peer may take nothing from us before the session ends (RFC 9687); `None`: twice the hold time, at least 8 min.
     pub send_hold: Option<Duration>,
     /// Wait so long for the peer's OPEN before ours is sent (RFC 4271 section 8.1.1, DelayOpen); `None`: not at all.
     pub delay_open: Option<Duration>,
+}
+
+impl Timers {
+    /// How long to be silent at most, with this Hold Time agreed.
+    #[must_use]
+    pub fn keepalive_of(&self, hold: Duration) -> Duration {
+        let third = hold / 3;
+        self.keepalive.map_or(third, |own| own.min(third))
+    }
 }
 
 impl Default for Timers {
@@ -171,6 +182,7 @@ impl Default for Timers {
         Self {
             hold_secs: 90,
             connect_retry: Duration::from_secs(5),
+            keepalive: None,
             send_hold: None,
             delay_open: None,
         }

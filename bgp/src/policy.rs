@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// Prefix rules in one set; more is a configuration error (a linear walk must stay cheap).
 pub const PREFIX_RULES_MAX: usize = 1024;
+/// LOCAL_PREF of a route that carries none.
+pub const LOCAL_PREF_DEFAULT: u32 = 100;
 /// Terms in one policy.
 pub const TERMS_MAX: usize = 1024;
 
@@ -60,9 +62,21 @@ pub enum Condition {
     LearnedFrom(Vec<LearnedFrom>),
     /// The route carries at least one of these communities (RFC 1997).
     Community(Vec<u32>),
+    /// The route carries at least one of these large communities (RFC 8092).
+    LargeCommunity(Vec<LargeCommunity>),
+    /// LOCAL_PREF lies within these bounds; a route without one counts as 100.
+    LocalPref {
+        /// The least.
+        least: u32,
+        /// The greatest.
+        most: u32,
+    },
     /// The AS path begins with these AS numbers.
     AsPathPrefix(Vec<u32>),
 }
+
+/// A large community (RFC 8092): a global administrator and two numbers of its own.
+pub type LargeCommunity = [u32; 3];
 
 /// The kind of a session (RFC 4271 section 1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,6 +107,8 @@ pub enum Action {
     Med(Option<u32>),
     /// Adds communities; those present stay.
     AddCommunities(Vec<u32>),
+    /// Adds large communities; those present stay.
+    AddLargeCommunities(Vec<LargeCommunity>),
     /// Removes communities.
     RemoveCommunities(Vec<u32>),
     /// Puts this AS number in front of the path so many times (at most 32 are applied).

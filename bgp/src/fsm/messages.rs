@@ -126,11 +126,12 @@ impl Peer {
             return self.end(now, id, Cause::Sent(Notification::COLLISION));
         }
         let hold = Duration::from_secs(session.hold_secs.into());
+        let keepalive = self.config.timers.keepalive_of(hold);
         if let Some(conn) = self.conn(id) {
             if hold > Duration::ZERO {
                 conn.timers.wait = None;
                 conn.timers.hold = Some(now + hold);
-                conn.timers.keepalive = Some(now + hold / 3);
+                conn.timers.keepalive = Some(now + keepalive);
             }
             conn.state = ConnState::OpenConfirm(Box::new(session));
         }

@@ -425,6 +425,7 @@ impl Peer {
     }
 
     fn tick_conn(&mut self, now: Instant, id: ConnId) {
+        let timers = self.config.timers;
         let Some(conn) = self.conn(id) else { return };
         let hold_secs = conn.session().map_or(0, |s| s.hold_secs);
         if fired(&mut conn.timers.wait, now) {
@@ -441,7 +442,7 @@ impl Peer {
         } else if fired(&mut conn.timers.send_hold, now) {
             self.end(now, id, Cause::Sent(Notification::SEND_HOLD_TIMER));
         } else if fired(&mut conn.timers.keepalive, now) {
-            conn.timers.keepalive = Some(now + Duration::from_secs(hold_secs.into()) / 3);
+            conn.timers.keepalive = Some(now + timers.keepalive_of(Duration::from_secs(hold_secs.into())));
             self.send_keepalive(now, id);
         }
     }

@@ -1,6 +1,8 @@
 //! Judging one route by a policy, and what the matching terms change in its attributes.
 
-use super::{Action, Condition, LearnedFrom, NextHop, Policy, SessionType, Verdict};
+use super::{
+    Action, Condition, LOCAL_PREF_DEFAULT, LargeCommunity, LearnedFrom, NextHop, Policy, SessionType, Verdict,
+};
 use crate::wire::attr::code;
 use crate::wire::{AttrSet, NextHopValue, as_path};
 use ipnet::IpNet;
@@ -39,6 +41,8 @@ pub struct Changes {
     pub med: Option<Option<u32>>,
     /// The communities become these.
     pub communities: Option<Vec<u32>>,
+    /// The large communities become these.
+    pub large_communities: Option<Vec<LargeCommunity>>,
     /// Prepended to the path, in order.
     pub prepend: Vec<(u32, u8)>,
     /// The next hop.
@@ -90,6 +94,11 @@ impl Condition {
             Self::Session(session) => *session == route.session,
             Self::LearnedFrom(from) => from.contains(&route.from),
             Self::Community(any) => route.attrs.communities().any(|c| any.contains(&c)),
+            Self::LargeCommunity(any) => route.attrs.large_communities().any(|c| any.contains(&c)),
+            Self::LocalPref { least, most } => {
+                let value = route.attrs.rank().local_pref.unwrap_or(LOCAL_PREF_DEFAULT);
+                (*least..=*most).contains(&value)
+            }
             Self::AsPathPrefix(asns) => {
                 let mut path = as_path::segments(route.attrs.as_path()).flat_map(as_path::Segment::asns);
                 asns.iter().all(|asn| path.next() == Some(*asn))
@@ -104,6 +113,10 @@ impl Changes {
             Action::LocalPref(value) => self.local_pref = Some(*value),
             Action::Med(value) => self.med = Some(*value),
             Action::AddCommunities(add) => self.communities(attrs).extend(add),
+            Action::AddLargeCommunities(add) => self
+                .large_communities
+                .get_or_insert_with(|| attrs.large_communities().collect())
+                .extend(add),
             Action::RemoveCommunities(remove) => self.communities(attrs).retain(|c| !remove.contains(c)),
             Action::Prepend { asn, times } if *asn != 0 => {
                 self.prepend.push((*asn, (*times).min(PREPEND_MAX)))
@@ -125,6 +138,15 @@ impl Changes {
         list.sort_unstable();
         list.dedup();
         Some((!list.is_empty()).then(|| list.iter().flat_map(|c| c.to_be_bytes()).collect()))
+    }
+
+    /// The large communities to carry, if they change: ascending, each once.
+    #[must_use]
+    pub fn large_community_octets(&self) -> Option<Vec<u8>> {
+        let mut list = self.large_communities.clone()?;
+        list.sort_unstable();
+        list.dedup();
+        Some(list.iter().flatten().flat_map(|c| c.to_be_bytes()).collect())
     }
 
     /// The path with everything prepended, if something is.
@@ -150,6 +172,9 @@ impl Changes {
         }
         if let Some(octets) = self.community_octets() {
             list.push((code::COMMUNITIES, octets));
+        }
+        if let Some(octets) = self.large_community_octets() {
+            list.push((code::LARGE_COMMUNITIES, Some(octets)));
         }
         if let Some(path) = self.prepended(attrs.as_path()) {
             list.push((code::AS_PATH, Some(path)));
@@ -271,6 +296,42 @@ mod tests {
             LearnedFrom::Ebgp
         ])));
         assert!(!holds(Condition::Session(SessionType::Ebgp)));
+    }
+
+    #[test]
+    fn large_communities_are_matched_and_added_and_local_pref_has_bounds() {
+        let add = Term::change("t", vec![], vec![Action::AddLargeCommunities(vec![[1, 2, 3]])]);
+        let pref = Condition::LocalPref {
+            least: 100,
+            most: 100,
+        };
+        let carries = |c| Term::reject("t", vec![Condition::LargeCommunity(vec![c])]);
+        let policy = |term| Policy {
+            terms: vec![term],
+            default: Verdict::Accept,
+        };
+        let adds = policy(add);
+        let changes = adds.changes(&judge(&adds, "10.0.0.0/8"), &attrs());
+        let changed = changes.apply(&attrs());
+        assert_eq!(changed.large_communities().collect::<Vec<_>>(), [[1, 2, 3]]);
+        let verdict = |term: Term| {
+            let prefix = "10.0.0.0/8".parse().unwrap();
+            let route = Candidate {
+                prefix,
+                attrs: &changed,
+                from: LearnedFrom::Ebgp,
+                session: SessionType::Ebgp,
+            };
+            policy(term).judge(&route).verdict
+        };
+        assert_eq!(verdict(carries([1, 2, 3])), Verdict::Reject);
+        assert_eq!(verdict(carries([1, 2, 4])), Verdict::Accept);
+        assert_eq!(verdict(Term::reject("t", vec![pref])), Verdict::Reject);
+        let more = Condition::LocalPref {
+            least: 101,
+            most: u32::MAX,
+        };
+        assert_eq!(verdict(Term::reject("t", vec![more])), Verdict::Accept);
     }
 
     #[test]

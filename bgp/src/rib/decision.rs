@@ -3,13 +3,10 @@
 
 use super::attr_table::AttrTable;
 use super::table::{Path, PeerId};
-use crate::policy::LearnedFrom;
+use crate::policy::{LOCAL_PREF_DEFAULT, LearnedFrom};
 use crate::wire::attr::Rank;
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr};
-
-/// LOCAL_PREF of a path without one.
-const LOCAL_PREF_DEFAULT: u32 = 100;
 
 /// What the decision needs to know of a path's peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

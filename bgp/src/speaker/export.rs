@@ -3,7 +3,7 @@
 
 use crate::config::{NextHopMode, PeerConfig};
 use crate::fsm::Session;
-use crate::policy::{Changes, LearnedFrom, NextHop, Policy, SessionType};
+use crate::policy::{Changes, LOCAL_PREF_DEFAULT, LearnedFrom, NextHop, Policy, SessionType};
 use crate::rib::PathSource;
 use crate::wire::attr::{Attr, OPTIONAL, Scope, TRANSITIVE, code};
 use crate::wire::check::filtered_at_edge;
@@ -12,9 +12,6 @@ use ipnet::IpNet;
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-
-/// LOCAL_PREF towards internal peers where a route has none.
-const LOCAL_PREF_DEFAULT: u32 = 100;
 
 /// What makes peers equal: those with the same key are sent the same octets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +141,9 @@ impl ExportKey {
             if let Some(octets) = octets {
                 list.set(code::COMMUNITIES, OPTIONAL | TRANSITIVE, octets);
             }
+        }
+        if let Some(octets) = changes.large_community_octets() {
+            list.set(code::LARGE_COMMUNITIES, OPTIONAL | TRANSITIVE, octets);
         }
         if self.session == SessionType::Ibgp {
             let value = changes

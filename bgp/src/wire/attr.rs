@@ -233,6 +233,15 @@ impl AttrSet {
         self.value(code::AS_PATH).unwrap_or_default()
     }
 
+    /// The large communities (RFC 8092).
+    pub fn large_communities(&self) -> impl Iterator<Item = [u32; 3]> + '_ {
+        let value = self.value(code::LARGE_COMMUNITIES).unwrap_or_default();
+        value.as_chunks::<12>().0.iter().map(|c| {
+            let (words, _) = c.as_chunks::<4>();
+            std::array::from_fn(|at| words.get(at).map_or(0, |w| u32::from_be_bytes(*w)))
+        })
+    }
+
     /// The communities (RFC 1997).
     pub fn communities(&self) -> impl Iterator<Item = u32> + '_ {
         let value = self.value(code::COMMUNITIES).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! BGPFilter: ordered rules for the routes that go to a peer and come from it.
 
+use ipnet::IpNet;
+
 use crate::go::{go_struct, words};
 use crate::number::AsNumber;
 use crate::resource::Resource;
@@ -140,5 +142,61 @@ go_struct! {
     pub struct SetPriority {
         /// From 1 to 2147483646.
         pub value: Option<i64> = "value" always,
+    }
+}
+
+impl FilterRule {
+    /// `cidr` as a prefix: an address stands for the prefix of its whole length. `None` without `cidr`, or if it is none.
+    #[must_use]
+    pub fn prefix(&self) -> Option<IpNet> {
+        let address = || self.cidr.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+        self.cidr.parse().ok().or_else(address)
+    }
+
+    /// The least and the greatest length that a prefix inside `net` may have: with `Equal` and `NotEqual` only its own,
+    /// otherwise up to that of an address, all within `prefixLength`. The least may be above the greatest: then nothing
+    /// matches.
+    #[must_use]
+    pub fn lengths(&self, net: IpNet) -> (u8, u8) {
+        let own = net.prefix_len();
+        let inside = matches!(
+            self.match_operator,
+            Some(MatchOperator::In | MatchOperator::NotIn)
+        );
+        let most = if inside { net.max_prefix_len() } else { own };
+        let bounds = self.prefix_length.as_ref();
+        let bound = |of: fn(&PrefixLength) -> Option<i32>, default: u8| {
+            let given = bounds.and_then(of);
+            given.map_or(default, |b| u8::try_from(b.max(0)).unwrap_or(u8::MAX))
+        };
+        (bound(|l| l.min, own).max(own), bound(|l| l.max, most).min(most))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_those_of_the_prefix_within_the_bounds_given() {
+        let check = |operator, bounds: Option<(Option<i32>, Option<i32>)>, expected| {
+            let rule = FilterRule {
+                cidr: "10.0.0.0/8".into(),
+                match_operator: Some(operator),
+                prefix_length: bounds.map(|(min, max)| PrefixLength {
+                    min,
+                    max,
+                    ..PrefixLength::default()
+                }),
+                ..FilterRule::default()
+            };
+            assert_eq!(rule.lengths(rule.prefix().unwrap()), expected);
+        };
+        check(MatchOperator::Equal, None, (8, 8));
+        check(MatchOperator::In, None, (8, 32));
+        check(MatchOperator::In, Some((Some(16), Some(24))), (16, 24));
+        check(MatchOperator::NotIn, Some((Some(4), None)), (8, 32));
+        // Impossible: nothing is equal to it.
+        check(MatchOperator::Equal, Some((Some(16), None)), (16, 8));
     }
 }

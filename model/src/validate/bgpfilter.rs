@@ -1,10 +1,8 @@
 //! BGP filters.
 
-use ipnet::IpNet;
-
 use super::Check;
 use super::bgp::{COMMUNITY, is_community};
-use crate::resources::bgpfilter::{BgpFilterSpec, FilterRule, MatchOperator, Operation};
+use crate::resources::bgpfilter::{BgpFilterSpec, FilterRule, Operation};
 
 /// Operations of one rule.
 const OPERATIONS_MAX: usize = 10;
@@ -47,7 +45,10 @@ fn rule(check: &mut Check, rule: &FilterRule, v4: bool) {
     check.refuse(wrong, "priority", PRIORITY);
     let accepts = rule.action == "Accept";
     if !accepts && rule.action != "Reject" {
-        check.wrong_field("action", format!("{:?} is neither Accept nor Reject", rule.action));
+        check.wrong_field(
+            "action",
+            format!("{:?} is neither Accept nor Reject", rule.action),
+        );
     }
     check.refuse(
         !accepts && !rule.operations.is_empty(),
@@ -64,7 +65,7 @@ fn rule(check: &mut Check, rule: &FilterRule, v4: bool) {
 
 fn prefix(check: &mut Check, rule: &FilterRule, v4: bool) {
     let given = !rule.cidr.is_empty();
-    let net = network(&rule.cidr);
+    let net = rule.prefix();
     let right = net.is_some_and(|net| net.addr().is_ipv4() == v4 && net.trunc() == net);
     check.refuse(
         given && !right,
@@ -95,12 +96,6 @@ fn prefix(check: &mut Check, rule: &FilterRule, v4: bool) {
     });
 }
 
-/// A prefix, or an address for the prefix of its whole length.
-fn network(text: &str) -> Option<IpNet> {
-    let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
-    text.parse().ok().or_else(address)
-}
-
 fn is_pattern(text: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"_.*-".contains(&b);
     (1..=15).contains(&text.len()) && text.bytes().all(legal)
@@ -128,25 +123,5 @@ fn operation(check: &mut Check, operation: &Operation) {
     if let Some(set) = &operation.set_priority {
         let right = set.value.is_some_and(|value| PRIORITIES.contains(&value));
         check.field("setPriority", |check| check.refuse(!right, "value", PRIORITY));
-    }
-}
-
-impl FilterRule {
-    /// The prefixes that the rule is about, with the least and greatest length: `cidr`, narrowed or widened by
-    /// `prefixLength`. `None` without `cidr`.
-    #[must_use]
-    pub fn prefixes(&self) -> Option<(IpNet, u8, u8)> {
-        let net = network(&self.cidr)?.trunc();
-        let (own, whole) = (net.prefix_len(), net.max_prefix_len());
-        let Some(length) = &self.prefix_length else {
-            let inside = matches!(
-                self.match_operator,
-                Some(MatchOperator::In | MatchOperator::NotIn)
-            );
-            return Some((net, own, if inside { whole } else { own }));
-        };
-        let bound = |given: Option<i32>, default: u8| given.map_or(default, |b| u8::try_from(b).unwrap_or(0));
-        let (min, max) = (bound(length.min, own).max(own), bound(length.max, whole).min(whole));
-        Some((net, min, max))
     }
 }

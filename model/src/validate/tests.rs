@@ -570,7 +570,12 @@ fn problems_are_bounded_and_readable() {
 #[test]
 fn bgp_filters_match_what_there_is_and_change_only_what_they_accept() {
     let rule = |rule: &str, paths: &[&str]| {
-        check(Kind::BgpFilter, "f", &format!(r#"{{"exportV4":[{rule}]}}"#), paths);
+        check(
+            Kind::BgpFilter,
+            "f",
+            &format!(r#"{{"exportV4":[{rule}]}}"#),
+            paths,
+        );
     };
     rule(r#"{"action":"Accept"}"#, &[]);
     rule(
