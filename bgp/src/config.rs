@@ -43,6 +43,9 @@ pub struct Config {
     /// This speaker is being drained (RFC 8326): everything it sends carries GRACEFUL_SHUTDOWN, to internal peers with
     /// LOCAL_PREF 0.
     pub graceful_shutdown: bool,
+    /// The owner says how next hops are reached, and until it has said that one is not, it is; what is forwarded back to an
+    /// external peer's link is then not announced to that peer. Without, every next hop counts as reachable.
+    pub track_next_hops: bool,
 }
 
 /// What was kept over a restart of the process.
@@ -295,6 +298,7 @@ impl Config {
             paths_max: 16,
             multipath_relaxed: true,
             graceful_shutdown: false,
+            track_next_hops: false,
         }
     }
 }

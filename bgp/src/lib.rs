@@ -20,4 +20,4 @@ pub mod net;
 
 pub use config::{Config, PeerConfig};
 pub use family::{Families, Family, PerFamily};
-pub use view::{Best, PeerStatus, RouteView};
+pub use view::{Best, PeerStatus, Reach, RouteView};

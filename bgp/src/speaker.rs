@@ -13,6 +13,7 @@ mod core;
 mod export;
 mod group;
 mod import;
+mod nexthop;
 mod originate;
 mod peers;
 mod plane;

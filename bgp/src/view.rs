@@ -22,6 +22,23 @@ pub struct Best {
     pub stale: bool,
 }
 
+/// How an address is reached, as the owner's own routes say, never by routes that BGP taught.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It is in a subnet of this link.
+    OnLink {
+        /// The link's number: only equality counts.
+        link: u32,
+    },
+    /// It is behind gateways on these links.
+    Via {
+        /// Their numbers.
+        links: Vec<u32>,
+    },
+    /// No route leads there.
+    Unreachable,
+}
+
 /// The state of a peer's FSM (RFC 4271 section 8.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PeerState {

@@ -2,10 +2,11 @@
 //! RIB task and, where it asks something, one answer.
 
 use crate::config::{Config, ConfigError, Origination};
-use crate::view::{Best, Converged, Event, PeerStatus, RouteQuery, RouteView};
+use crate::view::{Best, Converged, Event, PeerStatus, Reach, RouteQuery, RouteView};
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Commands waiting for the RIB task; callers wait beyond.
@@ -50,6 +51,7 @@ pub(crate) enum Command {
     Configure(Box<Config>, oneshot::Sender<Result<(), ConfigureError>>),
     Originate(BTreeMap<IpNet, Origination>),
     OwnRoutesKnown,
+    NextHops(BTreeMap<IpAddr, Reach>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(RouteQuery, oneshot::Sender<Vec<RouteView>>),
     Events(IpAddr, oneshot::Sender<Vec<Event>>),
@@ -67,12 +69,21 @@ pub(crate) enum Command {
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     converged: watch::Receiver<Converged>,
+    next_hops: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
 }
 
 impl Handle {
-    pub(crate) fn new(converged: watch::Receiver<Converged>) -> (Self, mpsc::Receiver<Command>) {
+    pub(crate) fn new(
+        converged: watch::Receiver<Converged>,
+        next_hops: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    ) -> (Self, mpsc::Receiver<Command>) {
         let (commands, rx) = mpsc::channel(COMMANDS_MAX);
-        (Self { commands, converged }, rx)
+        let handle = Self {
+            commands,
+            converged,
+            next_hops,
+        };
+        (handle, rx)
     }
 
     async fn tell(&self, command: Command) -> Result<(), Closed> {
@@ -108,6 +119,21 @@ impl Handle {
     /// [`Closed`].
     pub async fn own_routes_known(&self) -> Result<(), Closed> {
         self.tell(Command::OwnRoutesKnown).await
+    }
+
+    /// The addresses of which the speaker wants to know how they are reached; changes can be awaited. Empty unless
+    /// [`Config::track_next_hops`].
+    #[must_use]
+    pub fn next_hops(&self) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
+        self.next_hops.clone()
+    }
+
+    /// Says how addresses of [`Handle::next_hops`] are reached. What is not spoken of stays as it was.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn next_hops_reached(&self, said: BTreeMap<IpAddr, Reach>) -> Result<(), Closed> {
+        self.tell(Command::NextHops(said)).await
     }
 
     /// All peers, by address.

@@ -13,7 +13,7 @@ use crate::speaker::{Output, PeerChange, Speaker};
 use crate::view::{Best, Converged, NegotiatedView, PeerStatus, PrefixCounts};
 use crate::wire::Notification;
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,11 +60,16 @@ pub(super) struct RibTask {
     accepted_tx: mpsc::Sender<Accepted>,
     accepted: mpsc::Receiver<Accepted>,
     converged: watch::Sender<Converged>,
+    next_hops: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     best_wanted: Option<oneshot::Sender<BTreeMap<IpNet, Option<Best>>>>,
 }
 
 impl RibTask {
-    pub(super) fn new(speaker: Speaker, converged: watch::Sender<Converged>) -> Self {
+    pub(super) fn new(
+        speaker: Speaker,
+        converged: watch::Sender<Converged>,
+        next_hops: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    ) -> Self {
         let (events_tx, events) = mpsc::channel(EVENTS_MAX);
         let (accepted_tx, accepted) = mpsc::channel(ACCEPTED_MAX);
         Self {
@@ -77,6 +82,7 @@ impl RibTask {
             accepted_tx,
             accepted,
             converged,
+            next_hops,
             best_wanted: None,
         }
     }
@@ -154,6 +160,9 @@ impl RibTask {
             busy = self.speaker.work(Instant::now());
             while let Some(output) = self.speaker.poll() {
                 self.apply(output);
+            }
+            if let Some(wanted) = self.speaker.next_hops_wanted() {
+                self.next_hops.send_replace(Arc::new(wanted));
             }
             self.answer_best();
         }
@@ -254,6 +263,7 @@ impl RibTask {
             }
             Command::Originate(routes) => self.speaker.originate(routes),
             Command::OwnRoutesKnown => self.speaker.own_routes_known(),
+            Command::NextHops(said) => self.speaker.next_hops_reached(&said),
             Command::Peers(answer) => {
                 let _ = answer.send(self.show_peers());
             }

@@ -4,6 +4,7 @@ use super::handle::{Command, ConfigureError, Handle};
 use super::rib_task::RibTask;
 use crate::config::Config;
 use crate::speaker::Speaker;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
@@ -22,8 +23,9 @@ pub fn bind(config: Config) -> Result<(Handle, Server), ConfigureError> {
     let listen = config.listen.clone();
     let (speaker, peers) = Speaker::new(Instant::now(), config)?;
     let (converged_tx, converged) = watch::channel(speaker.converged());
-    let (handle, commands) = Handle::new(converged);
-    let mut task = RibTask::new(speaker, converged_tx);
+    let (next_hops_tx, next_hops) = watch::channel(Arc::default());
+    let (handle, commands) = Handle::new(converged, next_hops);
+    let mut task = RibTask::new(speaker, converged_tx, next_hops_tx);
     task.listen(&listen)?;
     task.peers_changed(peers);
     Ok((handle, Server { task, commands }))

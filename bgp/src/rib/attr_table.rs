@@ -108,6 +108,11 @@ impl AttrTable {
             .unwrap_or(&self.fallback.0)
     }
 
+    /// All sets in use.
+    pub fn sets(&self) -> impl Iterator<Item = &Arc<AttrSet>> {
+        self.slots.iter().filter_map(|slot| slot.set.as_ref())
+    }
+
     /// Distinct sets in use.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -80,6 +80,8 @@ pub enum Step {
     Filtered,
     /// It takes no part: we stand in it already.
     Loop,
+    /// It takes no part: its next hop cannot be reached.
+    Unreachable,
 }
 
 impl Step {
@@ -100,6 +102,7 @@ impl Step {
             Self::PathId => "higher path identifier",
             Self::Filtered => "rejected by import policy",
             Self::Loop => "our AS, router id or cluster is in the path",
+            Self::Unreachable => "its next hop cannot be reached",
         }
     }
 }
@@ -158,6 +161,9 @@ pub fn step(path: &Path, paths: &[Path], attrs: &AttrTable, sources: &Sources) -
     }
     if path.flags & super::table::FILTERED != 0 {
         return Step::Filtered;
+    }
+    if path.flags & super::table::UNREACHABLE != 0 {
+        return Step::Unreachable;
     }
     let Some(best) = paths.first() else {
         return Step::Best;

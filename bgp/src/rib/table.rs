@@ -44,6 +44,8 @@ impl PeerId {
 pub const FILTERED: u8 = 1;
 /// Our AS, our router id or our cluster stands in it.
 pub const LOOPED: u8 = 2;
+/// Its next hop cannot be reached (RFC 4271 section 9.1.2.1).
+pub const UNREACHABLE: u8 = 4;
 
 /// One path to a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ pub struct Path {
     pub peer: PeerId,
     /// The peer's session generation in which it came; an older one makes it stale.
     pub generation: u8,
-    /// [`FILTERED`], [`LOOPED`]: any of them keeps it out of the decision.
+    /// [`FILTERED`], [`LOOPED`], [`UNREACHABLE`]: any of them keeps it out of the decision.
     pub flags: u8,
 }
 

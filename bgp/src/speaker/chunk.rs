@@ -18,7 +18,7 @@ const UPDATE_FIXED: usize = HEADER_LEN + 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
     All,
-    AllBut(PeerId),
+    AllBut([PeerId; 2]),
     Only(PeerId),
 }
 
@@ -116,7 +116,7 @@ fn slice(octets: &Bytes, spans: &[Span], member: PeerId) -> Batch {
     for span in spans {
         let wanted = match span.audience {
             Audience::All => true,
-            Audience::AllBut(peer) => peer != member,
+            Audience::AllBut(peers) => !peers.contains(&member),
             Audience::Only(peer) => peer == member,
         };
         if !wanted {

@@ -1,6 +1,7 @@
 //! The speaker's state, its outputs, and the calls that the shell makes.
 
 use super::best::Fib;
+use super::nexthop::NextHops;
 use super::peers::PeerSlot;
 use super::plane::Plane;
 use super::restart::Deferral;
@@ -68,6 +69,7 @@ pub(super) struct Shared {
     pub(super) out: VecDeque<Output>,
     pub(super) deferral: PerFamily<Deferral>,
     pub(super) own_routes_known: bool,
+    pub(super) next_hops: NextHops,
 }
 
 /// The routes of all peers and what is done with them.
@@ -126,6 +128,7 @@ impl Speaker {
             out: VecDeque::new(),
             deferral,
             own_routes_known: false,
+            next_hops: NextHops::default(),
         };
         let mut speaker = Self {
             shared,

@@ -24,8 +24,10 @@ pub(super) struct ExportKey {
     pub(super) next_hop: NextHopMode,
     pub(super) self_v4: Option<Ipv4Addr>,
     pub(super) self_v6: Option<Ipv6Addr>,
-    /// The subnet shared with the peer, and the peer: a next hop that is the peer itself is of no use to it.
-    pub(super) shared: Option<(IpNet, IpAddr)>,
+    /// The subnet shared with the peer.
+    pub(super) shared: Option<IpNet>,
+    /// The peer, where what is forwarded back to its link is not announced to it.
+    pub(super) horizon: Option<IpAddr>,
     pub(super) policy: Arc<Policy>,
 }
 
@@ -37,7 +39,13 @@ pub(super) struct Exported {
 }
 
 impl ExportKey {
-    pub(super) fn new(asn: u32, cluster_id: Ipv4Addr, config: &PeerConfig, session: &Session) -> Self {
+    pub(super) fn new(
+        asn: u32,
+        cluster_id: Ipv4Addr,
+        config: &PeerConfig,
+        session: &Session,
+        tracked: bool,
+    ) -> Self {
         let (self_v4, self_v6) = match session.local_address {
             IpAddr::V4(a) => (
                 Some(a),
@@ -55,10 +63,8 @@ impl ExportKey {
             next_hop: config.next_hop,
             self_v4,
             self_v6,
-            shared: config
-                .shared_subnet
-                .filter(|_| external)
-                .map(|net| (net, config.address)),
+            shared: config.shared_subnet.filter(|_| external),
+            horizon: (external && tracked && config.next_hop == NextHopMode::Auto).then_some(config.address),
             policy: Arc::clone(&config.export),
         }
     }
@@ -99,10 +105,7 @@ impl ExportKey {
             NextHop::Keep => given.or_else(|| self.own(v4)),
             NextHop::SelfAddress => self.own(v4),
             NextHop::ThirdParty => {
-                let near = |a: &IpAddr| {
-                    self.shared
-                        .is_some_and(|(net, peer)| net.contains(a) && *a != peer)
-                };
+                let near = |a: &IpAddr| self.shared.is_some_and(|net| net.contains(a));
                 given.filter(near).or_else(|| self.own(v4))
             }
             NextHop::Address(a) if a.is_ipv4() == v4 => Some(a),

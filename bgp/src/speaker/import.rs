@@ -31,16 +31,20 @@ impl<P: Prefix> Plane<P> {
             0
         };
         let raw = shared.attrs.intern(Arc::clone(set));
+        let mut unreachable = (raw, shared.next_hops.used(set));
         let mut imported = Imported::new();
         for Nlri { prefix, path_id } in nlri {
             let (attr, flag) = import(shared, &policy, peer, *prefix, set, raw, &mut imported);
             shared.attrs.hold(attr);
+            if unreachable.0 != attr {
+                unreachable = (attr, shared.next_hops.used(&Arc::clone(shared.attrs.at(attr))));
+            }
             let path = Path {
                 attr,
                 path_id: *path_id,
                 peer,
                 generation,
-                flags: loop_flag | flag,
+                flags: loop_flag | flag | unreachable.1,
             };
             self.insert(shared, *prefix, path);
         }

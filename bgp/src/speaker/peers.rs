@@ -99,6 +99,7 @@ impl Speaker {
                 }
             }
         }
+        self.follow_next_hops();
         Ok(changes)
     }
 
@@ -294,6 +295,7 @@ impl Shared {
             self.cluster_id(),
             &slot.config,
             slot.session.as_ref()?,
+            self.next_hops.is_tracked(),
         ))
     }
 

@@ -51,6 +51,8 @@ impl<P> Default for Plane<P> {
 struct Bucket {
     exported: Option<Exported>,
     source: PeerId,
+    /// The member that is the next hop: nobody is sent himself (RFC 4271 section 5.1.3).
+    owner: Option<PeerId>,
     head: u32,
     tail: u32,
 }
@@ -288,7 +290,9 @@ impl<P: Prefix> Plane<P> {
         if !group.is_clean() {
             return;
         }
-        let final_ = shared.own_routes_known && !shared.defers(&group.key, P::FAMILY);
+        // What waits for word of its next hop belongs to what the peer is sent first.
+        let waits = group.key.horizon.is_some() && shared.next_hops.is_waiting();
+        let final_ = shared.own_routes_known && !waits && !shared.defers(&group.key, P::FAMILY);
         for member in &mut group.members {
             if member.end_of_rib && final_ {
                 member.end_of_rib = false;
@@ -356,8 +360,15 @@ impl<P: Prefix> Chunk<P> {
                 .push((Some(source).filter(|s| group.has(*s)), prefix)),
             (before, Some((source, bucket))) => {
                 // Alone, the source is told nothing; what the group was sent is recorded all the same, for it may be joined.
-                if !matches!(&group.members[..], [only] if only.peer == source) {
+                let owner = self.buckets.get(bucket as usize).and_then(|b| b.owner);
+                if !matches!(&group.members[..], [only] if only.peer == source || Some(only.peer) == owner) {
                     self.push(bucket, prefix);
+                }
+                // It may have been sent another path before.
+                if before.is_some()
+                    && let Some(owner) = owner
+                {
+                    self.withdrawn_only.push((owner, prefix));
                 }
                 if before.is_some_and(|b| b != source) && group.has(source) {
                     self.withdrawn_only.push((source, prefix));
@@ -371,7 +382,7 @@ impl<P: Prefix> Chunk<P> {
     fn bucket(&mut self, group: &Group, shared: &Shared, prefix: P, best: &Path) -> Option<u32> {
         let attrs = shared.attrs.at(best.attr);
         let source = shared.sources.at(best.peer);
-        if !group.key.permits(source, attrs) {
+        if !group.key.permits(source, attrs) || !shared.next_hops.permits(&group.key, source, attrs) {
             return None;
         }
         let policy = &group.key.policy;
@@ -402,8 +413,10 @@ impl<P: Prefix> Chunk<P> {
                         let v4 = P::LEN_MAX == 32;
                         let exported = group.key.export(v4, attrs, source, &changes);
                         let exported = exported.filter(|e| room(P::FAMILY, e) > usize::from(P::LEN_MAX / 8));
+                        let owner = exported.as_ref().and_then(|e| shared.by_address.get(&e.next_hop));
                         let bucket = u32::try_from(self.buckets.len()).unwrap_or(END);
                         self.buckets.push(Bucket {
+                            owner: owner.copied().filter(|o| group.has(*o)),
                             exported,
                             source: best.peer,
                             head: END,
@@ -438,7 +451,7 @@ impl<P: Prefix> Chunk<P> {
     }
 
     fn pack(mut self, group: &Group, packer: &mut Packer) {
-        let audience = |source: Option<PeerId>| source.map_or(Audience::All, Audience::AllBut);
+        let audience = |source: Option<PeerId>| source.map_or(Audience::All, |p| Audience::AllBut([p, p]));
         self.withdrawn.sort_unstable();
         for same in self.withdrawn.chunk_by(|a, b| a.0 == b.0) {
             let Some((source, _)) = same.first() else { continue };
@@ -454,11 +467,11 @@ impl<P: Prefix> Chunk<P> {
                 at = *next;
                 Some(*prefix)
             });
-            packer.announce(
-                audience(Some(bucket.source).filter(|s| group.has(*s))),
-                exported,
-                entries,
-            );
+            let audience = match (Some(bucket.source).filter(|s| group.has(*s)), bucket.owner) {
+                (Some(source), Some(owner)) => Audience::AllBut([source, owner]),
+                (one, other) => audience(one.or(other)),
+            };
+            packer.announce(audience, exported, entries);
         }
         self.withdrawn_only.sort_unstable();
         for same in self.withdrawn_only.chunk_by(|a, b| a.0 == b.0) {
