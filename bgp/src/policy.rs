@@ -3,12 +3,15 @@
 //! A policy sees one route at a time. Its terms are tried in order; a term all of whose conditions hold applies its actions
 //! and, if it has a verdict, ends the walk. What no term decides falls to the policy's default.
 
+mod action;
+mod condition;
 mod judge;
 
-pub use judge::{Candidate, Changes, Judgement};
+pub use crate::wire::community::LargeCommunity;
+pub use action::{Action, Changes, NextHop};
+pub use condition::{Condition, Origin, PrefixRule, PrefixSet};
+pub use judge::{Candidate, Judgement};
 
-use ipnet::IpNet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Prefix rules in one set; more is a configuration error (a linear walk must stay cheap).
@@ -49,35 +52,6 @@ pub struct Term {
     pub verdict: Option<Verdict>,
 }
 
-/// One condition of a term.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Condition {
-    /// The prefix is in the set.
-    Prefix(Arc<PrefixSet>),
-    /// The prefix is not in the set.
-    NotPrefix(Arc<PrefixSet>),
-    /// The peer that the policy belongs to is internal or external.
-    Session(SessionType),
-    /// Where the route comes from is one of these.
-    LearnedFrom(Vec<LearnedFrom>),
-    /// The route carries at least one of these communities (RFC 1997).
-    Community(Vec<u32>),
-    /// The route carries at least one of these large communities (RFC 8092).
-    LargeCommunity(Vec<LargeCommunity>),
-    /// LOCAL_PREF lies within these bounds; a route without one counts as 100.
-    LocalPref {
-        /// The least.
-        least: u32,
-        /// The greatest.
-        most: u32,
-    },
-    /// The AS path begins with these AS numbers.
-    AsPathPrefix(Vec<u32>),
-}
-
-/// A large community (RFC 8092): a global administrator and two numbers of its own.
-pub type LargeCommunity = [u32; 3];
-
 /// The kind of a session (RFC 4271 section 1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SessionType {
@@ -96,105 +70,6 @@ pub enum LearnedFrom {
     Ibgp,
     /// Learned from an external peer.
     Ebgp,
-}
-
-/// A change to a route that a term makes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Sets LOCAL_PREF.
-    LocalPref(u32),
-    /// Sets MULTI_EXIT_DISC, or removes it.
-    Med(Option<u32>),
-    /// Adds communities; those present stay.
-    AddCommunities(Vec<u32>),
-    /// Adds large communities; those present stay.
-    AddLargeCommunities(Vec<LargeCommunity>),
-    /// Removes communities.
-    RemoveCommunities(Vec<u32>),
-    /// Puts this AS number in front of the path so many times (at most 32 are applied).
-    Prepend {
-        /// The AS number; zero is never prepended.
-        asn: u32,
-        /// How often.
-        times: u8,
-    },
-    /// Decides the next hop.
-    NextHop(NextHop),
-}
-
-/// What becomes of the next hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NextHop {
-    /// It stays as received; our own routes get our address.
-    Keep,
-    /// It becomes our address on the session.
-    SelfAddress,
-    /// It stays if it lies in the subnet that we share with the peer, else it becomes our address (RFC 4271 section 5.1.3).
-    ThirdParty,
-    /// It becomes this address; a route of the other family keeps its own.
-    Address(IpAddr),
-}
-
-/// A set of prefixes, each rule with bounds on the length.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct PrefixSet {
-    /// A prefix that matches one rule is in the set.
-    pub rules: Vec<PrefixRule>,
-}
-
-/// A prefix and the lengths of those inside it that match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PrefixRule {
-    /// What the candidate must lie in.
-    pub net: IpNet,
-    /// The least length that matches.
-    pub ge: u8,
-    /// The greatest length that matches.
-    pub le: u8,
-}
-
-impl PrefixRule {
-    /// The prefix itself and nothing else.
-    #[must_use]
-    pub fn exact(net: IpNet) -> Self {
-        Self {
-            net,
-            ge: net.prefix_len(),
-            le: net.prefix_len(),
-        }
-    }
-
-    /// The prefix and everything inside it.
-    #[must_use]
-    pub fn within(net: IpNet) -> Self {
-        Self {
-            net,
-            ge: net.prefix_len(),
-            le: net.max_prefix_len(),
-        }
-    }
-
-    /// Whether the candidate matches.
-    #[must_use]
-    pub fn matches(&self, candidate: IpNet) -> bool {
-        (self.ge..=self.le).contains(&candidate.prefix_len()) && self.net.contains(&candidate)
-    }
-}
-
-impl PrefixSet {
-    /// A set of everything inside the given prefixes.
-    #[must_use]
-    pub fn within(nets: impl IntoIterator<Item = IpNet>) -> Arc<Self> {
-        Arc::new(Self {
-            rules: nets.into_iter().map(PrefixRule::within).collect(),
-        })
-    }
-
-    /// Whether the candidate is in the set.
-    #[must_use]
-    pub fn contains(&self, candidate: IpNet) -> bool {
-        self.rules.iter().any(|r| r.matches(candidate))
-    }
 }
 
 impl Policy {
@@ -219,8 +94,9 @@ impl Policy {
     /// Whether two routes with the same attributes and source may be judged differently.
     #[must_use]
     pub fn looks_at_prefixes(&self) -> bool {
-        let by_prefix = |c: &Condition| matches!(c, Condition::Prefix(_) | Condition::NotPrefix(_));
-        self.terms.iter().any(|t| t.when.iter().any(by_prefix))
+        self.terms
+            .iter()
+            .any(|t| t.when.iter().any(Condition::looks_at_prefix))
     }
 }
 
@@ -257,13 +133,13 @@ impl Term {
 }
 
 impl Policy {
-    /// Whether terms and prefix sets keep their bounds.
+    /// Whether terms, prefix sets and nested conditions keep their bounds.
     #[must_use]
     pub fn within_bounds(&self) -> bool {
-        let small = |c: &Condition| match c {
-            Condition::Prefix(set) | Condition::NotPrefix(set) => set.rules.len() <= PREFIX_RULES_MAX,
-            _ => true,
-        };
-        self.terms.len() <= TERMS_MAX && self.terms.iter().all(|t| t.when.iter().all(small))
+        let bounded = |t: &Term| t.when.iter().all(Condition::within_bounds);
+        self.terms.len() <= TERMS_MAX && self.terms.iter().all(bounded)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ pub mod as_path;
 pub mod attr;
 pub mod capability;
 pub mod check;
+pub mod community;
 pub mod header;
 pub mod nlri;
 pub mod notification;

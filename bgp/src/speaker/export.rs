@@ -5,7 +5,7 @@ use crate::config::{NextHopMode, PeerConfig};
 use crate::fsm::Session;
 use crate::policy::{Changes, LOCAL_PREF_DEFAULT, LearnedFrom, NextHop, Policy, SessionType};
 use crate::rib::PathSource;
-use crate::wire::attr::{Attr, OPTIONAL, Scope, TRANSITIVE, code};
+use crate::wire::attr::{Attr, OPTIONAL, Scope, TRANSITIVE, code, flags_of};
 use crate::wire::check::filtered_at_edge;
 use crate::wire::{AttrSet, as_path};
 use ipnet::IpNet;
@@ -139,14 +139,11 @@ impl ExportKey {
         if let Some(med) = med {
             list.set(code::MED, OPTIONAL, med.to_be_bytes());
         }
-        if let Some(octets) = changes.community_octets() {
-            list.remove(code::COMMUNITIES);
-            if let Some(octets) = octets {
-                list.set(code::COMMUNITIES, OPTIONAL | TRANSITIVE, octets);
+        for (code, value) in changes.values() {
+            list.remove(code);
+            if let Some(value) = value {
+                list.set(code, flags_of(code), value);
             }
-        }
-        if let Some(octets) = changes.large_community_octets() {
-            list.set(code::LARGE_COMMUNITIES, OPTIONAL | TRANSITIVE, octets);
         }
         if self.session == SessionType::Ibgp {
             let value = changes

@@ -4,6 +4,10 @@
 //! MP attributes (the next hop stands beside) and without AS4_PATH and AS4_AGGREGATOR (merged).
 
 use super::as_path;
+use super::community::{
+    Community, GRACEFUL_SHUTDOWN, LLGR_STALE, LargeCommunity, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED,
+    NO_LLGR,
+};
 use hashbrown::DefaultHashBuilder;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -46,10 +50,6 @@ pub const TRANSITIVE: u8 = 0x40;
 pub const PARTIAL: u8 = 0x20;
 /// Flag: two octets of length.
 pub const EXTENDED: u8 = 0x10;
-
-const NO_EXPORT: u32 = 0xffff_ff01;
-const NO_ADVERTISE: u32 = 0xffff_ff02;
-const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 
 /// A next hop as carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +102,32 @@ pub struct Rank {
     pub origin: u8,
     /// Which well-known communities bound its spread.
     pub scope: Scope,
+    /// What other well-known communities say: [`SHUTTING_DOWN`], [`STALE`], [`NEVER_STALE`].
+    pub marks: u8,
+}
+
+/// Mark of a route that carries GRACEFUL_SHUTDOWN (RFC 8326).
+pub const SHUTTING_DOWN: u8 = 1;
+/// Mark of a route that carries LLGR_STALE (RFC 9494): it is the last resort.
+pub const STALE: u8 = 2;
+/// Mark of a route that carries NO_LLGR (RFC 9494).
+pub const NEVER_STALE: u8 = 4;
+
+const fn mark(community: u32) -> u8 {
+    match community {
+        GRACEFUL_SHUTDOWN => SHUTTING_DOWN,
+        LLGR_STALE => STALE,
+        NO_LLGR => NEVER_STALE,
+        _ => 0,
+    }
+}
+
+impl Rank {
+    /// It carries LLGR_STALE (RFC 9494).
+    #[must_use]
+    pub const fn is_long_stale(&self) -> bool {
+        self.marks & STALE != 0
+    }
 }
 
 /// The spread that well-known communities (RFC 1997) allow, from wide to narrow.
@@ -234,18 +260,19 @@ impl AttrSet {
     }
 
     /// The large communities (RFC 8092).
-    pub fn large_communities(&self) -> impl Iterator<Item = [u32; 3]> + '_ {
-        let value = self.value(code::LARGE_COMMUNITIES).unwrap_or_default();
-        value.as_chunks::<12>().0.iter().map(|c| {
-            let (words, _) = c.as_chunks::<4>();
-            std::array::from_fn(|at| words.get(at).map_or(0, |w| u32::from_be_bytes(*w)))
-        })
+    pub fn large_communities(&self) -> impl Iterator<Item = LargeCommunity> + '_ {
+        self.communities_of::<LargeCommunity>()
     }
 
     /// The communities (RFC 1997).
     pub fn communities(&self) -> impl Iterator<Item = u32> + '_ {
-        let value = self.value(code::COMMUNITIES).unwrap_or_default();
-        value.as_chunks::<4>().0.iter().map(|c| u32::from_be_bytes(*c))
+        self.communities_of::<u32>()
+    }
+
+    /// The communities of one kind.
+    pub fn communities_of<C: Community>(&self) -> impl Iterator<Item = C> + '_ {
+        let value = self.value(C::CODE).unwrap_or_default();
+        value.chunks_exact(C::OCTETS).filter_map(C::read)
     }
 
     /// The clusters passed (RFC 4456).
@@ -344,7 +371,10 @@ impl Rank {
                     let scope = match u32::from_be_bytes(*community) {
                         NO_ADVERTISE => Scope::Nobody,
                         NO_EXPORT | NO_EXPORT_SUBCONFED => Scope::OwnAs,
-                        _ => Scope::Everywhere,
+                        other => {
+                            self.marks |= mark(other);
+                            continue;
+                        }
                     };
                     self.scope = self.scope.max(scope);
                 }
