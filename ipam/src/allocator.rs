@@ -48,7 +48,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const CHORE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Tells an allocator the time.
-pub type Clock = Box<dyn Fn() -> Now + Send>;
+pub type Clock = Box<dyn Fn() -> Now + Send + Sync>;
 
 /// The machine's clock.
 #[must_use]

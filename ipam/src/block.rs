@@ -105,25 +105,95 @@ pub fn release(block: &mut Block, ordinals: &[u32]) {
     compact(block);
 }
 
+/// The sequence number at which the address at `ordinal` was assigned.
+#[must_use]
+pub fn sequence_of(block: &Block, ordinal: u32) -> Option<u64> {
+    let numbers = block.sequence_number_for_allocation.as_ref()?;
+    numbers.get(&ordinal.to_string()).copied()
+}
+
+/// What becomes of an address that is given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cooling {
+    /// `ipCooldownSeconds`.
+    pub secs: i64,
+    /// Whether the time of the release is stored with the address (`releasedAt`): only where every Calico component is 3.33 or
+    /// later, because an older one would turn it into an attribute that nobody ever frees.
+    pub is_stored: bool,
+}
+
+/// Gives `ordinals` back: into the cool-down if there is one and it is stored, else to the end of the queue.
+/// Ordinals that are free, or cooling down already, are left alone.
+pub fn free(block: &mut Block, ordinals: &[u32], now: Now, cooling: Cooling) {
+    if !cooling.is_stored || cooling.secs <= 0 {
+        release(block, ordinals);
+        return;
+    }
+    let held = |ordinal: &&u32| {
+        block
+            .attribute(**ordinal)
+            .is_some_and(|a| a.released_at.is_none())
+    };
+    let held: Vec<u32> = ordinals.iter().filter(held).copied().collect();
+    if held.is_empty() {
+        return;
+    }
+    let attributes = block.attributes.get_or_insert_default();
+    let Ok(index) = u32::try_from(attributes.len()) else {
+        return;
+    };
+    attributes.push(Attribute {
+        released_at: Some(now.rfc3339()),
+        ..Attribute::default()
+    });
+    let number = block.sequence_number;
+    for ordinal in held {
+        let slot = usize::try_from(ordinal)
+            .ok()
+            .and_then(|o| block.allocations.get_mut(o));
+        if let Some(slot) = slot {
+            *slot = Some(index);
+            let numbers = block.sequence_number_for_allocation.get_or_insert_default();
+            numbers.insert(ordinal.to_string(), number);
+        }
+    }
+    compact(block);
+}
+
+/// Whether no address is held, those aside whose cool-down is over at `unix_secs`.
+#[must_use]
+pub fn is_empty_at(block: &Block, unix_secs: i64, cooldown_secs: i64) -> bool {
+    let cold = |index: &u32| {
+        let attribute = usize::try_from(*index)
+            .ok()
+            .and_then(|i| block.attributes().get(i));
+        attribute.is_some_and(|a| is_over(a, unix_secs, cooldown_secs))
+    };
+    block.allocations.iter().flatten().all(cold)
+}
+
+/// Whether the address was released, and long enough ago.
+fn is_over(attribute: &Attribute, unix_secs: i64, cooldown_secs: i64) -> bool {
+    let released = attribute
+        .released_at
+        .as_deref()
+        .and_then(|at| at.parse::<jiff::Timestamp>().ok());
+    released.is_some_and(|at| cooldown_secs < 0 || at.as_second() < unix_secs.saturating_sub(cooldown_secs))
+}
+
 /// Frees what another writer put into cool-down more than `cooldown_secs` ago (Calico 3.33 and later; a negative
 /// number frees all of it). An unreadable time stays.
 pub fn thaw(block: &mut Block, now: Now, cooldown_secs: i64) {
     if block.attributes().iter().all(|a| a.released_at.is_none()) {
         return;
     }
-    let secs = i64::try_from(now.unix_nanos / 1_000_000_000).unwrap_or(i64::MAX);
-    let over = |attribute: &Attribute| {
-        let released = attribute
-            .released_at
-            .as_deref()?
-            .parse::<jiff::Timestamp>()
-            .ok()?;
-        Some(cooldown_secs < 0 || released.as_second() < secs.saturating_sub(cooldown_secs))
+    let secs = now.unix_secs();
+    let over = |ordinal: &u32| {
+        block
+            .attribute(*ordinal)
+            .is_some_and(|a| is_over(a, secs, cooldown_secs))
     };
-    let done: Vec<u32> = (0u32..)
-        .take(block.allocations.len())
-        .filter(|ordinal| block.attribute(*ordinal).and_then(over) == Some(true))
-        .collect();
+    let done: Vec<u32> = (0u32..).take(block.allocations.len()).filter(over).collect();
     release(block, &done);
 }
 

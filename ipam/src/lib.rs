@@ -9,14 +9,19 @@
 //! | [`plan`] | state and requests to one transaction, or to what must be read first. Pure |
 //! | [`Allocator`] | the task that runs plans against the store |
 //! | [`check`] | what is wrong in the store, and how full pools and blocks are |
+//! | [`collect`] | what nobody has any more: seen twice, then freed |
+//! | [`sweep`] | taking addresses out of a block, exactly as they were found. Pure |
+//! | [`admin`] | what operators ask for: release from reports, remove a node, split a pool, change the settings |
 //! | [`keys`] | the keys in the store |
 //!
 //! Nothing here knows endpoints: a request carries opaque *riders*, which are compared and written in the same
 //! transaction.
 
+pub mod admin;
 mod allocator;
 pub mod block;
 pub mod check;
+pub mod collect;
 mod error;
 pub mod keys;
 mod now;
@@ -25,6 +30,7 @@ mod pool;
 mod request;
 mod resources;
 mod state;
+pub mod sweep;
 
 pub use allocator::{Allocator, Client, Clock, Counter, Counters, QUEUE_MAX, system_clock};
 

@@ -10,6 +10,12 @@ pub struct Now {
 }
 
 impl Now {
+    /// Whole seconds since the UNIX epoch.
+    #[must_use]
+    pub fn unix_secs(&self) -> i64 {
+        i64::try_from(self.unix_nanos / 1_000_000_000).unwrap_or(i64::MAX)
+    }
+
     /// RFC 3339 with seconds, as Kubernetes' `metav1.Time` prints.
     #[must_use]
     pub fn rfc3339(&self) -> String {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Deserialize;
+use twill_model::duration::GoDuration;
 use twill_model::resources::clusterinformation::ClusterInformation;
 use twill_model::resources::ippool::{AllowedUse, AssignmentMode, IpPool};
 use twill_model::resources::node::Node;
@@ -77,6 +78,31 @@ pub(crate) fn node_labels(bytes: &[u8]) -> Result<BTreeMap<String, String>, Stri
 pub(crate) fn datastore_ready(bytes: &[u8]) -> Result<bool, String> {
     let cluster = ClusterInformation::decode(bytes).map_err(|e| e.to_string())?;
     Ok(cluster.spec.datastore_ready.unwrap_or(true))
+}
+
+/// Whether `releasedAt` may be written beside Calico components of `calico_version`: 3.33 or later, or none at all. The
+/// newest calico-node to start writes the version.
+pub(crate) fn stores_released_at(calico_version: &str) -> bool {
+    let mut parts = calico_version.trim_start_matches('v').split(['.', '-']);
+    let mut number = || parts.next().and_then(|n| n.parse::<u32>().ok());
+    match (number(), number()) {
+        (Some(major), Some(minor)) => (major, minor) >= (3, 33),
+        // A build without a number is a development build of the newest.
+        _ => true,
+    }
+}
+
+/// Reads `leakGracePeriod` of the node controller, in milliseconds; `None` if it is not set. Zero means: do not collect.
+pub(crate) fn leak_grace_ms(bytes: &[u8]) -> Result<Option<u64>, String> {
+    let config: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let at = "/spec/controllers/node/leakGracePeriod";
+    let Some(text) = config.pointer(at).and_then(serde_json::Value::as_str) else {
+        return Ok(None);
+    };
+    let duration: GoDuration = serde_json::from_value(text.into()).map_err(|e| format!("{at}: {e}"))?;
+    Ok(Some(
+        u64::try_from(duration.to_std().as_millis()).unwrap_or(u64::MAX),
+    ))
 }
 
 /// Reads the addresses of a `WorkloadEndpoint`.

@@ -3,6 +3,7 @@
 //! ```text
 //! felix-kernel (thread)   closed at birth, before anything is known
 //! syncer, ipam, hub       the datastore's copy and who is fed by it
+//! collector               elected in the cluster: frees what nobody has
 //! registrar               what must exist, this node's resource
 //! bgp                     sessions
 //! cni, spool              pods, once in sync and reconciled
@@ -22,6 +23,7 @@ use twill_datastore::syncer::Syncer;
 use twill_felix::calc::Graph;
 use twill_felix::kernel;
 use twill_felix::plan::base;
+use twill_ipam::collect::Runner;
 use twill_ipam::{Allocator, system_clock};
 
 use crate::api::{self, Api};
@@ -104,6 +106,11 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         Ok(())
     });
     supervisor.start("hub", |stop| hub.run(changes, stop));
+    let collector = Runner::new(store.clone(), &bootstrap.node_name, system_clock());
+    supervisor.start("collector", |stop| async move {
+        collector.run(stop).await;
+        Ok(())
+    });
     supervisor.start("registrar", |stop| registrar(store, bootstrap.clone(), stop));
     supervisor.start("bgp", |stop| bgp.run(stop));
     let (cni_socket, cni_pods) = (bootstrap.cni_socket(), pods.clone());

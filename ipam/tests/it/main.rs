@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admin;
 mod allocator;
 mod calico;
 mod check;
+mod collect;
 mod faults;
 mod simulation;
 mod support;

@@ -208,6 +208,14 @@ pub(crate) fn release(handle: &str) -> Release {
     }
 }
 
+/// A release without riders.
+pub(crate) fn bare_release(handle: &str) -> Release {
+    Release {
+        riders: Riders::default(),
+        ..release(handle)
+    }
+}
+
 /// Everything about addresses in a store, decoded.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
