@@ -1,11 +1,14 @@
 //! What the owner wants of the speaker, as data. A new [`Config`] replaces the old one whole and is applied live: sessions of
 //! peers whose entry did not change in anything that an OPEN carries stay up.
 
+mod file;
 pub mod options;
+mod range;
 
+pub use file::{FILE_BYTES_MAX, FibKind, File, FileError, NETWORKS_MAX};
 pub use options::{ADD_PATHS_MAX, AddPath, LocalAs, RemovePrivate};
+pub use range::{RANGE_PEERS_MAX, RangeConfig};
 
-use crate::bfd;
 use crate::family::Families;
 use crate::policy::{PREFIX_RULES_MAX, Policy, SessionType, TERMS_MAX};
 use ipnet::IpNet;
@@ -17,6 +20,8 @@ use std::time::Duration;
 
 /// Peers of one speaker: the fabric's scale is a thousand nodes.
 pub const PEERS_MAX: usize = 4096;
+/// Ranges of dynamic neighbours of one speaker: each is looked at for every connection of a stranger.
+pub const RANGES_MAX: usize = 256;
 /// AS_TRANS (RFC 6793): stands for an AS number that does not fit two octets.
 pub const AS_TRANS_16: u16 = 23456;
 /// [`AS_TRANS_16`] as AS numbers are kept.
@@ -35,6 +40,8 @@ pub struct Config {
     pub cluster_id: Option<Ipv4Addr>,
     /// The peers; each address once.
     pub peers: Vec<PeerConfig>,
+    /// Where peers may come from that have no entry of their own; the longest range that has an address counts.
+    pub ranges: Vec<RangeConfig>,
     /// Whether this process continues an earlier one (graceful restart, RFC 4724).
     pub restart: Restart,
     /// At most so many next hops for one prefix are handed to the FIB; 1 turns multipath off.
@@ -132,8 +139,6 @@ pub struct PeerConfig {
     pub interface: Option<String>,
     /// The peer shall be down; the text goes out with the Cease (RFC 9003).
     pub shutdown: Option<String>,
-    /// BFD beside the session: it ends with Cease 6/10 (RFC 9384) when BFD was up and the path fails.
-    pub bfd: Option<bfd::Params>,
 }
 
 /// A key that does not print itself.
@@ -263,7 +268,6 @@ impl PeerConfig {
             honour_graceful_shutdown: true,
             interface: None,
             shutdown: None,
-            bfd: None,
         }
     }
 
@@ -298,6 +302,7 @@ impl Config {
             listen: Vec::new(),
             cluster_id: None,
             peers: Vec::new(),
+            ranges: Vec::new(),
             restart,
             paths_max: 16,
             multipath_relaxed: true,
@@ -324,6 +329,12 @@ pub enum ConfigError {
     /// Two entries for one peer.
     #[error("peer {0} is configured twice")]
     DuplicatePeer(IpAddr),
+    /// Two entries for one range.
+    #[error("range {0} is configured twice")]
+    DuplicateRange(IpNet),
+    /// More than [`RANGES_MAX`] ranges.
+    #[error("{0} ranges are configured, the limit is {RANGES_MAX}")]
+    TooManyRanges(usize),
     /// More than [`PEERS_MAX`] peers.
     #[error("{0} peers are configured, the limit is {PEERS_MAX}")]
     TooManyPeers(usize),
@@ -369,9 +380,6 @@ pub enum ConfigError {
     /// No packet has a TTL of 256.
     #[error("peer {0}: TTL security is for 1 to 255 hops")]
     TtlSecurity(IpAddr),
-    /// Intervals or a multiplier that no BFD session can have.
-    #[error("peer {0}: BFD intervals are 10 ms to 60 s and the multiplier is 1 to 255")]
-    Bfd(IpAddr),
     /// A policy beyond the bounds of [`crate::policy`].
     #[error(
         "peer {0}: the policy has more than {TERMS_MAX} terms or more than {PREFIX_RULES_MAX} rules in a prefix set"
@@ -392,6 +400,16 @@ impl Config {
         if self.peers.len() > PEERS_MAX {
             return Err(ConfigError::TooManyPeers(self.peers.len()));
         }
+        if self.ranges.len() > RANGES_MAX {
+            return Err(ConfigError::TooManyRanges(self.ranges.len()));
+        }
+        let mut ranges = BTreeSet::new();
+        for range in &self.ranges {
+            if !ranges.insert(range.net) {
+                return Err(ConfigError::DuplicateRange(range.net));
+            }
+            range.template.check(self.asn)?;
+        }
         let mut seen = BTreeSet::new();
         for peer in &self.peers {
             if !seen.insert(peer.address) {
@@ -400,6 +418,18 @@ impl Config {
             peer.check(self.asn)?;
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// The range that an address without an entry of its own is a neighbour of.
+    #[must_use]
+    pub fn range_of(&self, address: IpAddr) -> Option<&RangeConfig> {
+        let covers = |r: &&RangeConfig| r.net.contains(&address);
+        self.ranges
+            .iter()
+            .filter(covers)
+            .max_by_key(|r| r.net.prefix_len())
     }
 }
 
@@ -447,9 +477,6 @@ impl PeerConfig {
         if self.ttl_security_hops == Some(0) {
             return Err(ConfigError::TtlSecurity(peer));
         }
-        if self.bfd.is_some_and(|bfd| !bfd.within_bounds()) {
-            return Err(ConfigError::Bfd(peer));
-        }
         if [&self.import, &self.export]
             .into_iter()
             .any(|p| !p.within_bounds())
@@ -489,7 +516,6 @@ impl PeerConfig {
             },
             graceful_restart: new.graceful_restart,
             password: new.password.clone(),
-            bfd: new.bfd,
             ..self.clone()
         };
         live != *new

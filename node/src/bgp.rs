@@ -13,7 +13,7 @@ mod peers;
 mod policies;
 mod routes;
 
-pub(crate) use routes::families;
+pub(crate) use routes::{families, route};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,6 +51,14 @@ pub(crate) struct Speaker {
 }
 
 impl Speaker {
+    /// A speaker that runs without a fabric.
+    pub(crate) fn alone(handle: Handle, intent: watch::Receiver<Intent>) -> Self {
+        Self {
+            handle: watch::channel(Some(handle)).1,
+            intent,
+        }
+    }
+
     /// The running speaker.
     pub(crate) fn handle(&self) -> Option<Handle> {
         self.handle.borrow().clone()

@@ -58,10 +58,7 @@ impl Down {
         let keeps = match &cause {
             Cause::Closed(_) | Cause::Replaced => true,
             Cause::Stopped => false,
-            // BFD says that packets do not arrive: routes over a dead path are of no use to anybody.
-            Cause::Sent(n) | Cause::Received(n) => {
-                session.notification_restart && !n.is_hard_reset() && !n.is_bfd_down()
-            }
+            Cause::Sent(n) | Cause::Received(n) => session.notification_restart && !n.is_hard_reset(),
         };
         let restart = session.restart.filter(|_| keeps);
         Self {

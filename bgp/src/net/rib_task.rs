@@ -1,12 +1,10 @@
 //! The RIB task: it owns the speaker, and with it all routes. Work is done in slices of about a millisecond; between them the
 //! task lets others run.
 
-use super::bfd::{Bfd, BfdChange};
 use super::handle::{Command, ConfigureError, Reset};
 use super::listener::{self, Accepted};
 use super::peer_task::{PeerCommand, PeerEvent, PeerEvents, PeerTask, until};
 use super::report::SharedReport;
-use crate::bfd::Demand;
 use crate::config::{Config, PeerConfig, Secret};
 use crate::family::PerFamily;
 use crate::fsm::Stop;
@@ -39,6 +37,10 @@ struct PeerHandle {
     commands: mpsc::Sender<PeerCommand>,
     report: SharedReport,
     address: IpAddr,
+    /// Connections handed over.
+    accepted: u64,
+    /// The task has no connection left, as far as is known.
+    vacant: bool,
 }
 
 /// One address that we listen on.
@@ -47,7 +49,7 @@ struct Listener {
     socket: Arc<TcpListener>,
     task: AbortHandle,
     /// MD5 keys set on it.
-    keyed: BTreeMap<IpAddr, Secret>,
+    keyed: BTreeMap<IpNet, Secret>,
 }
 
 /// Everything that runs.
@@ -63,7 +65,6 @@ pub(super) struct RibTask {
     accepted: mpsc::Receiver<Accepted>,
     converged: watch::Sender<Converged>,
     next_hops: watch::Sender<Arc<BTreeSet<IpAddr>>>,
-    bfd: Bfd,
     best_wanted: Option<oneshot::Sender<BTreeMap<IpNet, Option<Best>>>>,
 }
 
@@ -75,13 +76,10 @@ impl RibTask {
     ) -> Self {
         let (events_tx, events) = mpsc::channel(EVENTS_MAX);
         let (accepted_tx, accepted) = mpsc::channel(ACCEPTED_MAX);
-        let (bfd, bfd_task) = Bfd::new();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(bfd_task.run());
         Self {
             speaker,
             peers: BTreeMap::new(),
-            tasks,
+            tasks: JoinSet::new(),
             listeners: BTreeMap::new(),
             events_tx,
             events,
@@ -89,7 +87,6 @@ impl RibTask {
             accepted,
             converged,
             next_hops,
-            bfd,
             best_wanted: None,
         }
     }
@@ -109,6 +106,7 @@ impl RibTask {
             .filter_map(|p| self.speaker.peer_config(p))
             .cloned()
             .collect();
+        let ranges = self.speaker.ranges().to_vec();
         for address in addresses {
             let failed = |source| ConfigureError::Listen {
                 address: *address,
@@ -133,6 +131,7 @@ impl RibTask {
                     &listener.socket,
                     address.is_ipv6(),
                     &peers,
+                    &ranges,
                     &mut listener.keyed,
                 )
                 .map_err(failed)?;
@@ -159,10 +158,12 @@ impl RibTask {
                         self.peer_events(peer, events);
                     }
                 }
-                change = self.bfd.changed() => self.bfd_changed(&change),
                 Some((stream, from)) = self.accepted.recv() => self.accept(stream, from),
                 Some(joined) = self.tasks.join_next() => supervise(joined),
-                () = until(deadline) => self.speaker.tick(Instant::now()),
+                () = until(deadline) => {
+                    self.speaker.tick(Instant::now());
+                    self.dismiss_late();
+                }
                 () = tokio::task::yield_now(), if busy => {}
             }
             busy = self.speaker.work(Instant::now());
@@ -223,32 +224,55 @@ impl RibTask {
                             commands,
                             report,
                             address,
+                            accepted: 0,
+                            vacant: false,
                         },
                     );
                 }
-                PeerChange::Changed(peer, config) => {
-                    self.tell(peer, PeerCommand::Configure(config, own));
-                    self.want_bfd(peer);
-                }
+                PeerChange::Changed(peer, config) => self.tell(peer, PeerCommand::Configure(config, own)),
                 PeerChange::Removed(peer) => {
                     self.tell(peer, PeerCommand::Stop(Stop::Notify(Notification::DECONFIGURED)));
-                    if let Some(handle) = self.peers.remove(&peer) {
-                        self.bfd.want(handle.address, None);
-                    }
+                    self.peers.remove(&peer);
                 }
             }
         }
     }
 
-    fn accept(&self, stream: tokio::net::TcpStream, from: SocketAddr) {
-        let peer = self.speaker.peer_at(from.ip().to_canonical());
-        match peer.and_then(|p| self.peers.get(&p)) {
+    fn accept(&mut self, stream: tokio::net::TcpStream, from: SocketAddr) {
+        let address = from.ip().to_canonical();
+        if self.speaker.peer_at(address).is_none()
+            && let Some(welcome) = self.speaker.welcome(address)
+        {
+            self.peers_changed(vec![welcome]);
+        }
+        let peer = self.speaker.peer_at(address);
+        match peer.and_then(|p| self.peers.get_mut(&p)) {
             // A flood of connections must not take the places that the speaker's window counts on.
             Some(handle) if handle.commands.capacity() > PEER_COMMANDS_MAX / 2 => {
-                let _ = handle.commands.try_send(PeerCommand::Accepted(stream));
+                handle.vacant = false;
+                if handle.commands.try_send(PeerCommand::Accepted(stream)).is_ok() {
+                    handle.accepted += 1;
+                }
             }
             Some(_) => tracing::debug!(%from, "bgp connection refused: too many at once"),
             None => tracing::debug!(%from, "bgp connection from an address that is no peer"),
+        }
+    }
+
+    /// Forgets a dynamic neighbour that has no connection left.
+    fn dismiss(&mut self, peer: PeerId) {
+        if self.peers.get(&peer).is_some_and(|h| h.vacant)
+            && let Some(removed) = self.speaker.dismiss(Instant::now(), peer)
+        {
+            self.peers_changed(vec![removed]);
+        }
+    }
+
+    /// Dynamic neighbours whose routes were kept for their return, in vain.
+    fn dismiss_late(&mut self) {
+        let vacant = self.peers.iter().filter(|(_, h)| h.vacant).map(|(p, _)| *p);
+        for peer in vacant.collect::<Vec<_>>() {
+            self.dismiss(peer);
         }
     }
 
@@ -259,48 +283,18 @@ impl RibTask {
         }
         for event in events {
             match event {
-                PeerEvent::Up(session) => {
-                    self.speaker.up(now, peer, *session);
-                    self.want_bfd(peer);
-                }
-                PeerEvent::Down(down) => {
-                    self.speaker.down(now, peer, &down);
-                    self.want_bfd(peer);
-                }
+                PeerEvent::Up(session) => self.speaker.up(now, peer, *session),
+                PeerEvent::Down(down) => self.speaker.down(now, peer, &down),
                 PeerEvent::Routes(session, routes) => self.speaker.routes(now, peer, session, &routes),
                 PeerEvent::Refresh(session, refresh) => self.speaker.refresh(peer, session, refresh),
                 PeerEvent::Sent(session) => self.speaker.sent(peer, session),
+                PeerEvent::Vacant(accepted) => {
+                    if let Some(handle) = self.peers.get_mut(&peer) {
+                        handle.vacant = handle.accepted == accepted;
+                    }
+                    self.dismiss(peer);
+                }
             }
-        }
-    }
-
-    /// BFD runs beside an established session that is configured for it, from the session's own address. A link-local one would
-    /// need its link, too, and is not served.
-    fn want_bfd(&self, peer: PeerId) {
-        let (Some(config), Some(handle)) = (self.speaker.peer_config(peer), self.peers.get(&peer)) else {
-            return;
-        };
-        let linked = matches!(handle.address, IpAddr::V6(a) if a.is_unicast_link_local());
-        let demand = config.bfd.zip(self.speaker.session(peer)).filter(|_| !linked);
-        let demand = demand.map(|(params, session)| Demand {
-            params,
-            local: session.local_address,
-            session: session.id,
-        });
-        self.bfd.want(handle.address, demand);
-    }
-
-    fn bfd_changed(&self, change: &BfdChange) {
-        let Some(peer) = self.speaker.peer_at(change.peer) else {
-            return;
-        };
-        if let Some(handle) = self.peers.get(&peer) {
-            let what = format!("bfd: {} to {}", change.change.from, change.change.to);
-            handle.report.event(Instant::now(), what);
-        }
-        let running = self.speaker.session(peer).map(|s| s.id);
-        if change.failed && running == Some(change.session) {
-            self.tell(peer, PeerCommand::Reset(Notification::BFD_DOWN));
         }
     }
 
@@ -384,7 +378,6 @@ impl RibTask {
                 let prefixes = counts.get(peer).copied().unwrap_or_default();
                 let mut status = status(now, config, own, handle, prefixes);
                 (status.counters.updates_out, status.counters.octets_out) = self.speaker.sent_counts(*peer);
-                status.bfd = self.bfd.view(config.address);
                 Some(status)
             })
             .collect();
@@ -393,7 +386,6 @@ impl RibTask {
     }
 
     async fn end(mut self, how: &Stop) {
-        self.bfd.close();
         self.listeners.values().for_each(|l| l.task.abort());
         for handle in self.peers.values() {
             let _ = handle.commands.try_send(PeerCommand::Stop(how.clone()));
@@ -456,6 +448,5 @@ fn status(
         last_error_received: report.last_error_received.clone(),
         negotiated,
         counters: report.counters,
-        bfd: None,
     }
 }

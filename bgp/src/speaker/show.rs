@@ -2,6 +2,7 @@
 
 use super::core::{Shared, Speaker};
 use super::plane::Plane;
+use crate::config::RangeConfig;
 use crate::family::{Family, PerFamily};
 use crate::prefix::Prefix;
 use crate::rib::{DestId, Path, PeerId, Step, decision};
@@ -13,12 +14,6 @@ use hashbrown::HashMap;
 const ROUTES_MAX: usize = 100_000;
 
 impl Speaker {
-    /// The running session of a peer.
-    #[must_use]
-    pub fn session(&self, peer: PeerId) -> Option<&crate::fsm::Session> {
-        self.shared.peer(peer)?.session.as_ref()
-    }
-
     /// Prefix counts of every peer. Walks the table once for peers with stale routes, once for each export group.
     #[must_use]
     pub fn prefix_counts(&self) -> HashMap<PeerId, PerFamily<PrefixCounts>> {
@@ -50,6 +45,12 @@ impl Speaker {
     /// Peers by address.
     pub fn peers(&self) -> impl Iterator<Item = PeerId> + '_ {
         self.shared.by_address.values().copied()
+    }
+
+    /// The ranges of dynamic neighbours.
+    #[must_use]
+    pub fn ranges(&self) -> &[RangeConfig] {
+        &self.shared.config.ranges
     }
 
     /// Routes, ascending by prefix and within it by decision.

@@ -63,7 +63,7 @@ fn program(kernel: &kernel::Handle, batch: BTreeMap<IpNet, Option<Best>>) {
 }
 
 /// Gateways of the prefix's own family; another family's cannot be programmed yet.
-fn route(net: &IpNet, best: &Best) -> Option<Route> {
+pub(crate) fn route(net: &IpNet, best: &Best) -> Option<Route> {
     let same = best
         .next_hops
         .iter()
