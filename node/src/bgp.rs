@@ -9,9 +9,13 @@
 
 pub(crate) mod announce;
 pub(crate) mod config;
+mod filters;
+mod gateways;
 mod peers;
 mod policies;
 mod routes;
+pub(crate) mod secrets;
+mod session;
 
 pub(crate) use routes::{families, route};
 
@@ -121,7 +125,16 @@ impl Bgp {
         self.handle.send_replace(Some(handle.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run());
-        tasks.spawn(routes::learn(handle.clone(), self.kernel.clone()));
+        tasks.spawn(routes::learn(
+            handle.clone(),
+            self.kernel.clone(),
+            self.intent.clone(),
+        ));
+        tasks.spawn(gateways::keep(
+            self.intent.clone(),
+            self.kernel.clone(),
+            stop.clone(),
+        ));
         tasks.spawn(feed(
             handle.clone(),
             self.intent,
