@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use twill_bgp::config::LocalAs;
 use twill_bgp::{Config, PeerConfig};
 use twill_model::resources::bgpconfiguration::BindMode;
 use twill_model::resources::{BgpConfiguration, Node};
@@ -153,10 +154,20 @@ fn peer_config(
     if let Some(secs) = session.restart_secs {
         peer.graceful_restart.restart_secs = secs;
     }
+    // As BIRD's `local as`: to this peer we are that AS and no other.
+    peer.local_as = session.local_asn.map(|asn| LocalAs {
+        asn,
+        prepend_received: false,
+        replace: true,
+    });
     peer.timers.keepalive = session.keepalive;
     peer.password = session.password;
     let pair = policies.of(&session.filters)?;
     (peer.import, peer.export) = (pair.import, pair.export);
+    // One that the speaker refuses must not take the others with it.
+    let mut alone = Config::new(local.asn, Ipv4Addr::LOCALHOST);
+    alone.peers.push(peer.clone());
+    alone.check().map_err(|error| error.to_string())?;
     Ok(peer)
 }
 

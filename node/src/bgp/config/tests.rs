@@ -362,6 +362,24 @@ fn every_field_of_a_peer_reaches_its_session() {
 }
 
 #[test]
+fn a_local_as_number_is_the_only_one_that_its_peer_sees() {
+    let check = |own: u32, theirs: u32| {
+        let spec = format!(r#"{{"peerIP":"192.0.2.1","asNumber":{theirs},"localASNumber":{own}}}"#);
+        let derived = derived(&[(Kind::BgpPeer, "tor", &spec)], &[]);
+        derived.config.check().unwrap();
+        peer_of(&derived, "192.0.2.1").local_as
+    };
+    let other = LocalAs {
+        asn: 65010,
+        prepend_received: false,
+        replace: true,
+    };
+    assert_eq!(check(65010, 65001), Some(other));
+    assert_eq!(check(65010, 65010), Some(other));
+    assert_eq!(check(64512, 65001), None);
+}
+
+#[test]
 fn a_filter_makes_its_own_policy_and_peers_without_one_share_theirs() {
     let filtered = r#"{"peerIP":"192.0.2.1","asNumber":1,"filters":["missing"]}"#;
     let derived = derived(&[(Kind::BgpPeer, "tor", filtered)], &[]);
