@@ -177,6 +177,7 @@ fn shown_as(file: &File) -> Intent {
         derived: Some(Arc::new(Derived {
             config: file.config.clone(),
             sources: std::collections::BTreeMap::new(),
+            gateways: std::collections::BTreeMap::new(),
             warnings: Vec::new(),
         })),
         announce: Arc::new(file.networks.clone()),
