@@ -192,8 +192,8 @@ fn communities(local: &Local<'_>, warnings: &mut Vec<String>) -> Vec<Term> {
             }
         }
         let mut then = Vec::new();
-        then.extend((!standard.is_empty()).then(|| Action::AddCommunities(standard)));
-        then.extend((!large.is_empty()).then(|| Action::AddLargeCommunities(large)));
+        then.extend((!standard.is_empty()).then_some(Action::AddCommunities(standard)));
+        then.extend((!large.is_empty()).then_some(Action::AddLargeCommunities(large)));
         let when = vec![Condition::Prefix(PrefixSet::within([cidr.masked()]))];
         terms.push(Term::change(format!("communities of {cidr}"), when, then));
     }
