@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     #[cfg(feature = "grpc")]
     tonic_prost_build::configure()
         .build_transport(false)
+        .btree_map(".")
         .compile_protos(&["proto/twill.proto"], &["proto"])?;
     Ok(())
 }

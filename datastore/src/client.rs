@@ -52,6 +52,8 @@ pub struct Page {
     pub unreadable: Vec<(String, String)>,
     /// Where the next page begins.
     pub next: Option<Cursor>,
+    /// The revision that all pages of the listing are of.
+    pub revision: Revision,
 }
 
 /// Where a listing goes on: all pages are of one revision.
@@ -189,6 +191,7 @@ impl<S: Store> Client<S> {
         });
         let mut page = Page {
             next,
+            revision,
             ..Page::default()
         };
         for kv in &reply.kvs {

@@ -145,6 +145,42 @@ pub fn parse(text: &str) -> Result<Vec<Document>, YamlErrors> {
     }
 }
 
+/// Reads an input that is one value of any shape, a configuration file for one; empty is null.
+///
+/// # Errors
+/// If it is no YAML, too large, or several documents.
+pub fn value(text: &str) -> Result<Value, YamlErrors> {
+    let fault = |document: usize, fault: Fault| {
+        let Fault { at, reason } = fault;
+        let path = String::new();
+        YamlErrors(vec![YamlError {
+            document,
+            at,
+            path,
+            reason,
+        }])
+    };
+    if text.len() > INPUT_BYTES_MAX {
+        let reason = format!("more than {INPUT_BYTES_MAX} bytes");
+        return Err(fault(1, Fault::new(Position::START, reason)));
+    }
+    let mut found = Value::Null;
+    for (i, tree) in tree::documents(text).enumerate() {
+        let tree = tree.map_err(|e| fault(i + 1, e))?;
+        if tree.is_null() {
+            continue;
+        }
+        if !found.is_null() {
+            return Err(fault(
+                i + 1,
+                Fault::new(tree.at(), "one document is expected".to_owned()),
+            ));
+        }
+        found = tree.to_json();
+    }
+    Ok(found)
+}
+
 #[derive(Default)]
 struct Reader {
     documents: Vec<Document>,

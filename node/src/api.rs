@@ -3,6 +3,7 @@
 //! One listener, one task a connection (tonic's), all inside the subsystem's own future, so that stop ends them.
 
 mod bgp;
+mod datastore;
 mod ipam;
 mod neighbours;
 mod node;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use twill_datastore::Store;
 use twill_proto::api::bgp_server::BgpServer;
+use twill_proto::api::datastore_server::DatastoreServer;
 use twill_proto::api::ipam_server::IpamServer;
 use twill_proto::api::node_server::NodeServer;
 use twill_proto::api::resources_server::ResourcesServer;
@@ -56,7 +58,10 @@ pub(crate) async fn serve<S: Store>(api: Api<S>, socket: PathBuf, stop: Cancella
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(BgpServer::new(bgp::Bgp::new(api.clone())))
-        .add_service(IpamServer::new(ipam::Ipam::new(api.clone())))
+        .add_service(
+            IpamServer::new(ipam::Ipam::new(api.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(DatastoreServer::new(datastore::Datastore::new(api.clone())))
         .add_service(NodeServer::new(node::Node::new(api)))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
         .await

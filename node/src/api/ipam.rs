@@ -1,16 +1,38 @@
 //! The service of addresses: how full, and how sound. Both from one pass over the store at one revision.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
+
+use futures_util::stream::{self, Stream};
 use ipnet::IpNet;
 use tonic::{Request, Response, Status};
-use twill_datastore::Store;
-use twill_ipam::check::{Report, check};
+use twill_datastore::client::Client;
+use twill_datastore::{Store, StoreError};
+use twill_ipam::check::{Report, check, holder};
 use twill_proto::api::ipam_server::Ipam as Service;
-use twill_proto::api::{CheckReply, CheckRequest, Grouping, Problem, ShowReply, ShowRequest, Usage};
+use twill_proto::api::{
+    CheckReply, CheckRequest, ConfigurationReply, ConfigurationRequest, ConfigureRequest, Grouping,
+    HolderReply, HolderRequest, Problem, ReleaseReply, ReleaseRequest, ReportReply, ReportRequest, ShowReply,
+    ShowRequest, SplitReply, SplitRequest, Usage,
+};
 
 use super::Api;
 
+pub(super) mod config;
+mod release;
+mod report;
+mod split;
+
 pub(super) struct Ipam<S> {
     store: S,
+}
+
+fn unavailable(error: StoreError) -> Status {
+    if error.is_transient() {
+        Status::unavailable(error.to_string())
+    } else {
+        Status::internal(error.to_string())
+    }
 }
 
 impl<S: Store> Ipam<S> {
@@ -27,6 +49,70 @@ impl<S: Store> Ipam<S> {
 
 #[tonic::async_trait]
 impl<S: Store> Service for Ipam<S> {
+    type ReportStream = Pin<Box<dyn Stream<Item = Result<ReportReply, Status>> + Send>>;
+
+    async fn report(&self, _: Request<ReportRequest>) -> Result<Response<Self::ReportStream>, Status> {
+        let walk = report::Walk::new(self.store.clone());
+        // One page is read when the facts of the one before it have been taken.
+        let facts = stream::try_unfold((walk, VecDeque::new()), |(mut walk, mut facts)| async move {
+            loop {
+                if let Some(fact) = facts.pop_front() {
+                    return Ok(Some((fact, (walk, facts))));
+                }
+                match walk.next().await? {
+                    Some(more) => facts = more,
+                    None => return Ok(None),
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(facts)))
+    }
+
+    async fn holder(&self, request: Request<HolderRequest>) -> Result<Response<HolderReply>, Status> {
+        let text = request.into_inner().address;
+        let address = text
+            .parse()
+            .map_err(|_| Status::invalid_argument(format!("{text:?} is not an IP address")))?;
+        let found = holder(&self.store, address).await.map_err(unavailable)?;
+        let attribute = found.and_then(|holder| holder.attribute);
+        let attribute = attribute.filter(|a| a.released_at.is_none());
+        let attribute = attribute.ok_or_else(|| Status::not_found("it is not assigned"))?;
+        Ok(Response::new(HolderReply {
+            handle: attribute.handle().unwrap_or_default().to_owned(),
+            attributes: attribute.secondary,
+            alternate_attributes: attribute.alternate_owner_attrs,
+        }))
+    }
+
+    async fn configuration(
+        &self,
+        _: Request<ConfigurationRequest>,
+    ) -> Result<Response<ConfigurationReply>, Status> {
+        config::get(&self.store).await.map(Response::new)
+    }
+
+    async fn configure(
+        &self,
+        request: Request<ConfigureRequest>,
+    ) -> Result<Response<ConfigurationReply>, Status> {
+        config::set(&self.store, &request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseReply>, Status> {
+        release::release(&self.store, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn split(&self, request: Request<SplitRequest>) -> Result<Response<SplitReply>, Status> {
+        let client = Client::new(self.store.clone());
+        split::split(&client, &request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
     async fn show(&self, request: Request<ShowRequest>) -> Result<Response<ShowReply>, Status> {
         let report = self.report().await?;
         Ok(Response::new(ShowReply {

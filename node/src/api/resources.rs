@@ -25,6 +25,17 @@ impl<S: Store> Resources<S> {
             client: Client::new(api.store),
         }
     }
+
+    async fn reply(&self, stored: &Stored) -> WriteReply {
+        let warning = match stored.key.kind {
+            Kind::IpamConfiguration => super::ipam::config::warning(self.client.store()).await,
+            _ => None,
+        };
+        WriteReply {
+            resource: Some(message(stored)),
+            warnings: warning.into_iter().collect(),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -69,7 +80,7 @@ impl<S: Store> Service for Resources<S> {
         neighbours::no_overlap(&self.client, &write.resource).await?;
         let stored = self.client.create(&write.resource).await.map_err(status)?;
         audit("created", &write.resource.key());
-        Ok(Response::new(reply(&stored)))
+        Ok(Response::new(self.reply(&stored).await))
     }
 
     async fn apply(&self, request: Request<WriteRequest>) -> Result<Response<WriteReply>, Status> {
@@ -81,7 +92,7 @@ impl<S: Store> Service for Resources<S> {
             .await
             .map_err(status)?;
         audit("applied", &write.resource.key());
-        Ok(Response::new(reply(&stored)))
+        Ok(Response::new(self.reply(&stored).await))
     }
 
     async fn replace(&self, request: Request<WriteRequest>) -> Result<Response<WriteReply>, Status> {
@@ -92,7 +103,7 @@ impl<S: Store> Service for Resources<S> {
             .await
             .map_err(status)?;
         audit("replaced", &write.resource.key());
-        Ok(Response::new(reply(&stored)))
+        Ok(Response::new(self.reply(&stored).await))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
@@ -129,14 +140,9 @@ enum Next {
 
 impl Listing {
     async fn page<S: Store>(self, client: &Client<S>) -> Result<Option<(ListReply, Self)>, Status> {
-        let (cursor, mut items) = match self.next {
-            Next::First => (
-                None,
-                synthetic(&ResourceKey::cluster(self.kind, DEFAULT_ALLOW))
-                    .into_iter()
-                    .collect(),
-            ),
-            Next::At(cursor) => (Some(cursor), Vec::new()),
+        let cursor = match self.next {
+            Next::First => None,
+            Next::At(cursor) => Some(cursor),
             Next::Nothing => return Ok(None),
         };
         let namespace = (!self.namespace.is_empty()).then_some(self.namespace.as_str());
@@ -147,9 +153,13 @@ impl Listing {
         for (key, problem) in &page.unreadable {
             tracing::warn!(key, problem, "left out of a listing");
         }
-        items.extend(page.items.iter().map(message));
+        let mut items: Vec<Resource> = page.items.iter().map(message).collect();
+        if page.next.is_none() {
+            items.extend(synthetic(&ResourceKey::cluster(self.kind, DEFAULT_ALLOW)));
+        }
         let next = page.next.map_or(Next::Nothing, Next::At);
-        Ok(Some((ListReply { items }, Self { next, ..self })))
+        let revision = i64::try_from(page.revision).unwrap_or(i64::MAX);
+        Ok(Some((ListReply { items, revision }, Self { next, ..self })))
     }
 }
 
@@ -195,7 +205,7 @@ fn synthetic(key: &ResourceKey) -> Option<Resource> {
         kind,
         namespace: String::new(),
         name,
-        resource_version: "0".into(),
+        resource_version: "1".into(),
         json: json.into_bytes(),
     })
 }
@@ -264,13 +274,6 @@ fn message(stored: &Stored) -> Resource {
         name: key.name,
         resource_version: stored.revision.to_string(),
         json: shown.encode(),
-    }
-}
-
-fn reply(stored: &Stored) -> WriteReply {
-    WriteReply {
-        resource: Some(message(stored)),
-        warnings: Vec::new(),
     }
 }
 
