@@ -55,6 +55,18 @@ pub(crate) fn headings(kind: Kind, width: Width) -> Vec<&'static str> {
     shown.split(' ').collect()
 }
 
+/// Headings that can be asked for by name: those of the widest table, and a few that no table shows by itself.
+pub(crate) fn known(kind: Kind) -> Vec<&'static str> {
+    let mut all = headings(kind, Width::Wide);
+    if kind.is_namespaced() {
+        all.push("NAMESPACE");
+    }
+    if kind == Kind::WorkloadEndpoint {
+        all.push("ORCHESTRATOR");
+    }
+    all
+}
+
 /// One cell. `inherited_as` is the cluster's AS number, shown in brackets for nodes without their own.
 pub(crate) fn cell(kind: Kind, heading: &str, object: &Value, inherited_as: &str) -> String {
     let spec = |field: &str| text(object.pointer(&format!("/spec/{field}")));
@@ -103,7 +115,11 @@ pub(crate) fn cell(kind: Kind, heading: &str, object: &Value, inherited_as: &str
         (Kind::WorkloadEndpoint, "NETWORKS") => list("ipNetworks", usize::MAX),
         (Kind::WorkloadEndpoint, "NATS") => list("ipNATs", usize::MAX),
         (_, "TIER") => spec("tier"),
-        (_, "ORDER") => or(spec("order"), "<nil>"),
+        (Kind::WorkloadEndpoint, "ORCHESTRATOR") => spec("orchestrator"),
+        (_, "ORDER") => object
+            .pointer("/spec/order")
+            .and_then(Value::as_f64)
+            .map_or_else(|| "<nil>".to_owned(), go_float),
         (_, "SELECTOR") => spec("selector"),
         (_, "PODSELECTOR") => spec("podSelector"),
         (_, "NETS") => list("nets", LIST_CHARS_MAX),
@@ -111,9 +127,24 @@ pub(crate) fn cell(kind: Kind, heading: &str, object: &Value, inherited_as: &str
         (_, "CLUSTERGUID") => spec("clusterGUID"),
         (_, "CLUSTERTYPE") => spec("clusterType"),
         (_, "CALICOVERSION") => spec("calicoVersion"),
-        (_, "DATASTOREREADY") => spec("datastoreReady"),
+        (_, "DATASTOREREADY") => or(spec("datastoreReady"), "<nil>"),
         (_, "CLASSES") => list("classes", usize::MAX),
         _ => String::new(),
+    }
+}
+
+/// A number as Go's `%v` writes it: with an exponent from a million on and below a ten-thousandth.
+fn go_float(number: f64) -> String {
+    let scientific = format!("{number:e}");
+    let Some((mantissa, exponent)) = scientific.split_once('e') else {
+        return scientific;
+    };
+    match exponent.parse::<i32>() {
+        Ok(exponent) if number != 0.0 && !(-4..6).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{mantissa}e{sign}{:02}", exponent.abs())
+        }
+        _ => number.to_string(),
     }
 }
 
@@ -206,6 +237,23 @@ mod tests {
             json!({"metadata": {"name": "g"}, "spec": {"tier": "t"}}),
             "g|t|<nil>|",
         );
+    }
+
+    #[test]
+    fn numbers_are_written_as_go_writes_them() {
+        for (number, expected) in [
+            (0.0, "0"),
+            (1000.0, "1000"),
+            (999_999.0, "999999"),
+            (1_000_000.0, "1e+06"),
+            (1_234_567.5, "1.2345675e+06"),
+            (0.5, "0.5"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (-2_000_000.0, "-2e+06"),
+        ] {
+            assert_eq!(go_float(number), expected);
+        }
     }
 
     #[test]

@@ -4,17 +4,20 @@ mod args;
 mod client;
 mod columns;
 mod command;
+mod config;
 mod input;
 mod output;
+mod patch;
 mod table;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
-use args::{Bgp, Cli, Command, Ipam, Node};
+use args::{Bgp, Cli, Command, Node};
+use command::write::Verb;
 
 fn main() -> ExitCode {
     // calicoctl exits with 1 on every error, usage included.
@@ -48,25 +51,38 @@ fn runtime(cli: Cli) -> Result<ExitCode> {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {
-    let socket = &cli.socket;
+    match &cli.command {
+        Command::Validate(source) => return command::validate::run(source),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "twillctl", &mut script);
+            output::out!("{}", String::from_utf8_lossy(&script));
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
+    let daemon = &config::target(&cli.reach)?;
     match cli.command {
-        Command::Get(get) => command::get::run(socket, &get).await,
-        Command::Apply(file) => command::write::run(socket, command::write::Verb::Apply, &file).await,
-        Command::Replace(file) => command::write::run(socket, command::write::Verb::Replace, &file).await,
+        Command::Get(get) => command::get::run(daemon, &get).await,
+        Command::Apply(file) => command::write::run(daemon, Verb::Apply, &file).await,
+        Command::Replace(file) => command::write::run(daemon, Verb::Replace, &file).await,
         Command::Create(create) => {
-            let verb = command::write::Verb::Create {
+            let verb = Verb::Create {
                 skip_exists: create.skip_exists,
             };
-            command::write::run(socket, verb, &create.file).await
+            command::write::run(daemon, verb, &create.file).await
         }
-        Command::Delete(delete) => command::delete::run(socket, &delete).await,
-        Command::Node(Node::Status) => command::node::status(socket).await,
-        Command::Bgp(Bgp::Peers) => command::bgp::peers(socket).await,
+        Command::Patch(patch) => command::patch::run(daemon, &patch).await,
+        Command::Delete(delete) => command::delete::run(daemon, &delete).await,
+        Command::Label(label) => command::label::run(daemon, &label).await,
+        Command::Node(Node::Status) => command::node::status(daemon).await,
+        Command::Bgp(Bgp::Peers) => command::bgp::peers(daemon).await,
         Command::Bgp(Bgp::Routes { prefix, all_paths }) => {
-            command::bgp::routes(socket, prefix, all_paths).await
+            command::bgp::routes(daemon, prefix, all_paths).await
         }
-        Command::Ipam(Ipam::Show { show_blocks }) => command::ipam::show(socket, show_blocks).await,
-        Command::Ipam(Ipam::Check { json }) => command::ipam::check(socket, json).await,
-        Command::Version => command::node::version(socket).await,
+        Command::Ipam(ipam) => command::ipam::run(daemon, &ipam).await,
+        Command::Datastore(datastore) => command::datastore::run(daemon, &datastore).await,
+        Command::Version(version) => command::version::run(daemon, &version).await,
+        Command::Validate(_) | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -11,7 +11,8 @@ const NARROWEST: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
-    Right,
+    /// Whole numbers right, everything else left.
+    Auto,
 }
 
 /// Headings and rows in columns wide enough for their widest cell.
@@ -31,7 +32,8 @@ fn line<'a>(out: &mut String, widths: &[usize], cells: impl Iterator<Item = &'a 
         let width = (width + GAP).max(NARROWEST);
         let _ = write!(text, "{cell:width$}");
     }
-    out.push_str(text.trim_end());
+    // Not trimmed: Go's tabwriter pads the last column as well.
+    out.push_str(&text);
     out.push('\n');
 }
 
@@ -52,14 +54,25 @@ pub(crate) fn boxed(headings: &[(&str, Align)], rows: &[Vec<String>]) -> String 
     out.push_str(&rule);
     for row in rows {
         for ((cell, width), (_, align)) in row.iter().zip(&widths).zip(headings) {
-            let _ = match align {
-                Align::Left => write!(out, "| {cell:<width$} "),
-                Align::Right => write!(out, "| {cell:>width$} "),
+            let right = match align {
+                Align::Left => false,
+
+                Align::Auto => is_number(cell),
+            };
+            let _ = if right {
+                write!(out, "| {cell:>width$} ")
+            } else {
+                write!(out, "| {cell:<width$} ")
             };
         }
         out.push_str("|\n");
     }
     out + &rule
+}
+
+fn is_number(cell: &str) -> bool {
+    let digits = cell.strip_prefix('-').unwrap_or(cell);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn widths(headings: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
@@ -89,14 +102,14 @@ mod tests {
         ];
         assert_eq!(
             plain(&["NAME", "CIDR"], &rows),
-            "NAME       CIDR\npool-one   10.0.0.0/8\np\n"
+            "NAME       CIDR         \npool-one   10.0.0.0/8   \np                       \n"
         );
     }
 
     #[test]
     fn a_box_surrounds_its_cells() {
         let rows = vec![vec!["a".into(), "1".into()]];
-        let drawn = boxed(&[("NAME", Align::Left), ("IPS", Align::Right)], &rows);
+        let drawn = boxed(&[("NAME", Align::Left), ("IPS", Align::Auto)], &rows);
         let expected = "+------+-----+\n| NAME | IPS |\n+------+-----+\n| a    |   1 |\n+------+-----+\n";
         assert_eq!(drawn, expected);
     }

@@ -2,7 +2,6 @@
 
 use crate::output::out;
 use std::fmt::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,12 +10,13 @@ use twill_proto::api::bgp_client::BgpClient;
 use twill_proto::api::{BgpRoute, Peer, PeerType, PeersRequest, RoutesRequest};
 
 use crate::client;
+use crate::config;
 use crate::table::{self, Align};
 
 const SECS_A_DAY: u64 = 86_400;
 
-pub(crate) async fn peers(socket: &Path) -> Result<ExitCode> {
-    let mut client = BgpClient::new(client::connect(socket).await?);
+pub(crate) async fn peers(daemon: &config::Target) -> Result<ExitCode> {
+    let mut client = BgpClient::new(client::connect(daemon).await?);
     let reply = client
         .peers(PeersRequest {})
         .await
@@ -55,8 +55,12 @@ pub(crate) async fn peers(socket: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) async fn routes(socket: &Path, prefix: Option<String>, all_paths: bool) -> Result<ExitCode> {
-    let mut client = BgpClient::new(client::connect(socket).await?);
+pub(crate) async fn routes(
+    daemon: &config::Target,
+    prefix: Option<String>,
+    all_paths: bool,
+) -> Result<ExitCode> {
+    let mut client = BgpClient::new(client::connect(daemon).await?);
     let request = RoutesRequest {
         prefix: prefix.unwrap_or_default(),
         all_paths,

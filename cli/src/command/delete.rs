@@ -1,19 +1,19 @@
 //! `twillctl delete`: by file, or by kind and names.
 
-use std::path::Path;
+use crate::output::out;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use tonic::Code;
 use twill_proto::api::DeleteRequest;
-use twill_proto::api::resources_client::ResourcesClient;
 
-use super::write::{Tally, report};
+use super::write::single;
 use crate::args::Delete;
 use crate::client::{self, Refusal};
+use crate::config;
 use crate::input::{self, Document};
 
-pub(crate) async fn run(socket: &Path, delete: &Delete) -> Result<ExitCode> {
+pub(crate) async fn run(daemon: &config::Target, delete: &Delete) -> Result<ExitCode> {
     let documents = input::targets(&delete.what, false)?
         .into_iter()
         .map(|t| match t.name {
@@ -22,10 +22,12 @@ pub(crate) async fn run(socket: &Path, delete: &Delete) -> Result<ExitCode> {
         })
         .collect::<Result<Vec<_>>>()?;
     if documents.is_empty() {
-        bail!("no resources specified");
+        out!(ln "No resources specified");
+        return Ok(ExitCode::SUCCESS);
     }
-    let mut client = ResourcesClient::new(client::connect(socket).await?);
-    let mut tally = Tally::default();
+    let quoted = single(&documents).map_or_else(String::new, |kind| format!("'{kind}' "));
+    let mut client = client::resources(daemon).await?;
+    let (mut handled, mut failed) = (0, String::new());
     for document in &documents {
         let Document {
             kind,
@@ -40,12 +42,19 @@ pub(crate) async fn run(socket: &Path, delete: &Delete) -> Result<ExitCode> {
             resource_version: String::new(),
         };
         match client.delete(request).await {
-            Ok(_) => tally.handled += 1,
-            Err(status) if status.code() == Code::NotFound && delete.skip_not_exists => tally.handled += 1,
-            Err(status) => tally
-                .refusals
-                .push(Refusal::new(&status, *kind, namespace, name).message),
+            Ok(_) => handled += 1,
+            Err(status) if status.code() == Code::NotFound && delete.skip_not_exists => handled += 1,
+            Err(status) => {
+                let refusal = Refusal::new(&status, *kind, namespace, name).message;
+                failed.push_str(&format!("Failed to delete {quoted}resource: {refusal}\n"));
+            }
         }
     }
-    report("delete", "deleted", &documents, &tally)
+    if handled > 0 {
+        out!(ln "Successfully deleted {handled} {quoted}resource(s)");
+    }
+    match failed.as_str() {
+        "" => Ok(ExitCode::SUCCESS),
+        failed => bail!("{}", failed.trim_end()),
+    }
 }

@@ -1,7 +1,6 @@
-//! `twillctl node status` and `twillctl version`.
+//! `twillctl node status`.
 
 use crate::output::out;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -11,9 +10,10 @@ use twill_proto::api::{PeersRequest, StatusRequest};
 
 use super::bgp;
 use crate::client;
+use crate::config;
 
-pub(crate) async fn status(socket: &Path) -> Result<ExitCode> {
-    let channel = client::connect(socket).await?;
+pub(crate) async fn status(daemon: &config::Target) -> Result<ExitCode> {
+    let channel = client::connect(daemon).await?;
     let status = NodeClient::new(channel.clone())
         .status(StatusRequest {})
         .await
@@ -41,16 +41,4 @@ pub(crate) async fn status(socket: &Path) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-pub(crate) async fn version(socket: &Path) -> Result<ExitCode> {
-    out!(ln "Client Version:    {}", env!("CARGO_PKG_VERSION"));
-    let channel = client::connect(socket).await?;
-    let status = NodeClient::new(channel)
-        .status(StatusRequest {})
-        .await
-        .context("asking for the version")?
-        .into_inner();
-    out!(ln "Daemon Version:    {}", status.version);
-    Ok(ExitCode::SUCCESS)
 }

@@ -1,17 +1,18 @@
 //! `twillctl apply`, `create`, `replace`: every document is read and checked before the first is sent.
 
 use crate::output::out;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use tonic::Code;
 use tonic::transport::Channel;
+use twill_model::Kind;
 use twill_proto::api::resources_client::ResourcesClient;
 use twill_proto::api::{Resource, WriteReply, WriteRequest};
 
 use crate::args::File;
 use crate::client::{self, Refusal};
+use crate::config;
 use crate::input::{self, Document};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +47,13 @@ pub(crate) struct Tally {
     pub(crate) refusals: Vec<String>,
 }
 
-pub(crate) async fn run(socket: &Path, verb: Verb, file: &File) -> Result<ExitCode> {
-    let documents = input::documents(&file.filename, file.namespace.as_deref())?;
+pub(crate) async fn run(daemon: &config::Target, verb: Verb, file: &File) -> Result<ExitCode> {
+    let documents = input::documents(&file.source, file.namespace.as_deref())?;
     if documents.is_empty() {
-        if file.skip_empty {
-            out!(ln "No resources specified");
-            return Ok(ExitCode::SUCCESS);
-        }
-        bail!("no resources specified in file {}", file.filename.display());
+        out!(ln "No resources specified");
+        return Ok(ExitCode::SUCCESS);
     }
-    let mut client = ResourcesClient::new(client::connect(socket).await?);
+    let mut client = client::resources(daemon).await?;
     let mut tally = Tally::default();
     for document in &documents {
         match write(&mut client, verb, document).await {
@@ -65,19 +63,23 @@ pub(crate) async fn run(socket: &Path, verb: Verb, file: &File) -> Result<ExitCo
                     eprintln!("warning: {warning}");
                 }
             }
-            Err(refusal) => {
-                tally.refusals.push(refusal.message);
-                // As calicoctl: replace stops at the first error, the others go on.
-                if verb == Verb::Replace {
-                    break;
-                }
-            }
+            Err(refusal) => tally.refusals.push(refusal.message),
         }
     }
-    report(verb.infinitive(), verb.past(), &documents, &tally)
+    report(
+        verb.infinitive(),
+        verb.past(),
+        single(&documents),
+        documents.len(),
+        &tally,
+    )
 }
 
-async fn write(
+/// Sends one document; returns warnings.
+///
+/// # Errors
+/// In calicoctl's words.
+pub(crate) async fn write(
     client: &mut ResourcesClient<Channel>,
     verb: Verb,
     document: &Document,
@@ -116,118 +118,114 @@ async fn write(
     }
 }
 
+/// The kind of all documents, if they are of one.
+pub(crate) fn single(documents: &[Document]) -> Option<Kind> {
+    let first = documents.first().map(|d| d.kind)?;
+    documents.iter().all(|d| d.kind == first).then_some(first)
+}
+
 /// Prints what was done and fails if not all was, in calicoctl's words.
+///
+/// # Errors
+/// Something was refused.
 pub(crate) fn report(
     infinitive: &str,
     past: &str,
-    documents: &[Document],
+    kind: Option<Kind>,
+    total: usize,
     tally: &Tally,
 ) -> Result<ExitCode> {
-    let (text, all) = summary(infinitive, past, documents, tally);
-    if all {
-        out!(ln "{text}");
-        return Ok(ExitCode::SUCCESS);
+    let (said, failed) = summary(infinitive, past, kind, total, tally);
+    if let Some(said) = said {
+        out!(ln "{said}");
     }
-    if tally.handled > 0 {
-        out!(ln "{text}");
-        bail!("hit error: [{}]", tally.refusals.join(", "));
+    match failed {
+        Some(failed) => bail!("{failed}"),
+        None => Ok(ExitCode::SUCCESS),
     }
-    bail!("{text}")
 }
 
-fn summary(infinitive: &str, past: &str, documents: &[Document], tally: &Tally) -> (String, bool) {
-    let total = documents.len();
-    let first = documents.first().map(|d| d.kind);
-    let single = first.filter(|kind| documents.iter().all(|d| d.kind == *kind));
-    let refusals = tally.refusals.join(", ");
+/// What goes to standard output, and what the command fails with.
+fn summary(
+    infinitive: &str,
+    past: &str,
+    kind: Option<Kind>,
+    total: usize,
+    tally: &Tally,
+) -> (Option<String>, Option<String>) {
+    let quoted = kind.map_or_else(String::new, |kind| format!("'{kind}' "));
+    let refusals = tally.refusals.join(" ");
     let handled = tally.handled;
-    let text = match (handled, single) {
-        (0, Some(kind)) if total == 1 => {
-            return (
-                format!("failed to {infinitive} '{kind}' resource: [{refusals}]"),
-                false,
-            );
-        }
-        (0, Some(kind)) => format!("failed to {infinitive} any '{kind}' resources: [{refusals}]"),
-        (0, None) => format!("failed to {infinitive} any resources: [{refusals}]"),
-        (n, Some(kind)) if tally.refusals.is_empty() => {
-            return (format!("Successfully {past} {n} '{kind}' resource(s)"), true);
-        }
-        (n, None) if tally.refusals.is_empty() => {
-            return (format!("Successfully {past} {n} resource(s)"), true);
-        }
-        (n, Some(kind)) => format!("Partial success: {past} {n} out of {total} '{kind}' resources:"),
-        (n, None) => format!("Partial success: {past} {n} out of {total} resources:"),
-    };
-    (text, false)
+    if tally.refusals.is_empty() {
+        let said = format!("Successfully {past} {handled} {quoted}resource(s)");
+        return (Some(said), None);
+    }
+    if handled == 0 {
+        let what = match (kind, total) {
+            (Some(kind), 1) => format!("'{kind}' resource"),
+            _ => format!("any {quoted}resources"),
+        };
+        return (None, Some(format!("failed to {infinitive} {what}: [{refusals}]")));
+    }
+    let said = format!("Partial success: {past} the first {handled} out of {total} {quoted}resources:");
+    (Some(said), Some(format!("hit error(s): [{refusals}]")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twill_model::Kind;
-
-    fn documents(kinds: &[Kind]) -> Vec<Document> {
-        let one = |kind: &Kind| Document {
-            kind: *kind,
-            ..Document::named(Kind::IpPool, "", "p")
-        };
-        kinds.iter().map(one).collect()
-    }
 
     #[test]
     fn summaries_are_calicoctls() {
-        let check = |kinds: &[Kind], handled, refusals: &[&str], expected: &str, all: bool| {
+        let check = |kind, total, handled, refusals: &[&str], said: Option<&str>, failed: Option<&str>| {
             let tally = Tally {
                 handled,
                 refusals: refusals.iter().map(|r| (*r).to_owned()).collect(),
             };
-            assert_eq!(
-                summary("apply", "applied", &documents(kinds), &tally),
-                (expected.to_owned(), all)
-            );
+            let (found_said, found_failed) = summary("apply", "applied", kind, total, &tally);
+            assert_eq!((found_said.as_deref(), found_failed.as_deref()), (said, failed));
         };
+        let pool = Some(Kind::IpPool);
         check(
-            &[Kind::IpPool],
+            pool,
+            1,
             1,
             &[],
-            "Successfully applied 1 'IPPool' resource(s)",
-            true,
+            Some("Successfully applied 1 'IPPool' resource(s)"),
+            None,
         );
+        check(None, 2, 2, &[], Some("Successfully applied 2 resource(s)"), None);
         check(
-            &[Kind::IpPool, Kind::Tier],
-            2,
-            &[],
-            "Successfully applied 2 resource(s)",
-            true,
-        );
-        check(
-            &[Kind::IpPool],
+            pool,
+            1,
             0,
             &["e"],
-            "failed to apply 'IPPool' resource: [e]",
-            false,
+            None,
+            Some("failed to apply 'IPPool' resource: [e]"),
         );
         check(
-            &[Kind::IpPool; 2],
+            pool,
+            2,
             0,
             &["e", "f"],
-            "failed to apply any 'IPPool' resources: [e, f]",
-            false,
+            None,
+            Some("failed to apply any 'IPPool' resources: [e f]"),
         );
         check(
-            &[Kind::IpPool, Kind::Tier],
+            None,
+            2,
             0,
             &["e", "f"],
-            "failed to apply any resources: [e, f]",
-            false,
+            None,
+            Some("failed to apply any resources: [e f]"),
         );
         check(
-            &[Kind::IpPool; 3],
+            pool,
+            3,
             2,
             &["e"],
-            "Partial success: applied 2 out of 3 'IPPool' resources:",
-            false,
+            Some("Partial success: applied the first 2 out of 3 'IPPool' resources:"),
+            Some("hit error(s): [e]"),
         );
     }
 }
