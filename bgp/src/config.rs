@@ -9,6 +9,7 @@ pub use file::{FILE_BYTES_MAX, FibKind, File, FileError, NETWORKS_MAX};
 pub use options::{ADD_PATHS_MAX, AddPath, LocalAs, RemovePrivate};
 pub use range::{RANGE_PEERS_MAX, RangeConfig};
 
+use crate::bfd;
 use crate::family::Families;
 use crate::policy::{PREFIX_RULES_MAX, Policy, SessionType, TERMS_MAX};
 use ipnet::IpNet;
@@ -139,6 +140,8 @@ pub struct PeerConfig {
     pub interface: Option<String>,
     /// The peer shall be down; the text goes out with the Cease (RFC 9003).
     pub shutdown: Option<String>,
+    /// BFD beside the session: it ends with Cease 6/10 (RFC 9384) when BFD was up and the path fails.
+    pub bfd: Option<bfd::Params>,
 }
 
 /// A key that does not print itself.
@@ -268,6 +271,7 @@ impl PeerConfig {
             honour_graceful_shutdown: true,
             interface: None,
             shutdown: None,
+            bfd: None,
         }
     }
 
@@ -380,6 +384,9 @@ pub enum ConfigError {
     /// No packet has a TTL of 256.
     #[error("peer {0}: TTL security is for 1 to 255 hops")]
     TtlSecurity(IpAddr),
+    /// Intervals or a multiplier that no BFD session can have.
+    #[error("peer {0}: BFD intervals are 10 ms to 60 s and the multiplier is 1 to 255")]
+    Bfd(IpAddr),
     /// A policy beyond the bounds of [`crate::policy`].
     #[error(
         "peer {0}: the policy has more than {TERMS_MAX} terms or more than {PREFIX_RULES_MAX} rules in a prefix set"
@@ -477,6 +484,9 @@ impl PeerConfig {
         if self.ttl_security_hops == Some(0) {
             return Err(ConfigError::TtlSecurity(peer));
         }
+        if self.bfd.is_some_and(|bfd| !bfd.within_bounds()) {
+            return Err(ConfigError::Bfd(peer));
+        }
         if [&self.import, &self.export]
             .into_iter()
             .any(|p| !p.within_bounds())
@@ -516,6 +526,7 @@ impl PeerConfig {
             },
             graceful_restart: new.graceful_restart,
             password: new.password.clone(),
+            bfd: new.bfd,
             ..self.clone()
         };
         live != *new

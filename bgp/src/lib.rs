@@ -5,6 +5,7 @@
 //! socket. The tokio shell `net` (feature `net`) carries bytes and offers the daemon's handle.
 #![warn(clippy::indexing_slicing)]
 
+pub mod bfd;
 pub mod config;
 pub mod family;
 pub mod fsm;

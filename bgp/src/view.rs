@@ -1,5 +1,6 @@
 //! What the speaker shows: best paths for the FIB, peers and routes for people, events for both. Plain data, made on request.
 
+pub use crate::bfd::table::BfdView;
 use crate::family::{Families, PerFamily};
 use crate::policy::SessionType;
 use ipnet::IpNet;
@@ -89,6 +90,8 @@ pub struct PeerStatus {
     pub negotiated: Option<NegotiatedView>,
     /// Messages and updates.
     pub counters: Counters,
+    /// The BFD session beside the running session.
+    pub bfd: Option<BfdView>,
 }
 
 /// Prefix counts of one peer and family.

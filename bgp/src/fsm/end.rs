@@ -58,7 +58,10 @@ impl Down {
         let keeps = match &cause {
             Cause::Closed(_) | Cause::Replaced => true,
             Cause::Stopped => false,
-            Cause::Sent(n) | Cause::Received(n) => session.notification_restart && !n.is_hard_reset(),
+            // BFD says that packets do not arrive: routes over a dead path are of no use to anybody.
+            Cause::Sent(n) | Cause::Received(n) => {
+                session.notification_restart && !n.is_hard_reset() && !n.is_bfd_down()
+            }
         };
         let restart = session.restart.filter(|_| keeps);
         Self {

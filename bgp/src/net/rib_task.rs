@@ -1,10 +1,12 @@
 //! The RIB task: it owns the speaker, and with it all routes. Work is done in slices of about a millisecond; between them the
 //! task lets others run.
 
+use super::bfd::{Bfd, BfdChange};
 use super::handle::{Command, ConfigureError, Reset};
 use super::listener::{self, Accepted};
 use super::peer_task::{PeerCommand, PeerEvent, PeerEvents, PeerTask, until};
 use super::report::SharedReport;
+use crate::bfd::Demand;
 use crate::config::{Config, PeerConfig, Secret};
 use crate::family::PerFamily;
 use crate::fsm::Stop;
@@ -65,6 +67,7 @@ pub(super) struct RibTask {
     accepted: mpsc::Receiver<Accepted>,
     converged: watch::Sender<Converged>,
     next_hops: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    bfd: Bfd,
     best_wanted: Option<oneshot::Sender<BTreeMap<IpNet, Option<Best>>>>,
 }
 
@@ -76,10 +79,13 @@ impl RibTask {
     ) -> Self {
         let (events_tx, events) = mpsc::channel(EVENTS_MAX);
         let (accepted_tx, accepted) = mpsc::channel(ACCEPTED_MAX);
+        let (bfd, bfd_task) = Bfd::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(bfd_task.run());
         Self {
             speaker,
             peers: BTreeMap::new(),
-            tasks: JoinSet::new(),
+            tasks,
             listeners: BTreeMap::new(),
             events_tx,
             events,
@@ -87,6 +93,7 @@ impl RibTask {
             accepted,
             converged,
             next_hops,
+            bfd,
             best_wanted: None,
         }
     }
@@ -158,6 +165,7 @@ impl RibTask {
                         self.peer_events(peer, events);
                     }
                 }
+                change = self.bfd.changed() => self.bfd_changed(&change),
                 Some((stream, from)) = self.accepted.recv() => self.accept(stream, from),
                 Some(joined) = self.tasks.join_next() => supervise(joined),
                 () = until(deadline) => {
@@ -229,10 +237,15 @@ impl RibTask {
                         },
                     );
                 }
-                PeerChange::Changed(peer, config) => self.tell(peer, PeerCommand::Configure(config, own)),
+                PeerChange::Changed(peer, config) => {
+                    self.tell(peer, PeerCommand::Configure(config, own));
+                    self.want_bfd(peer);
+                }
                 PeerChange::Removed(peer) => {
                     self.tell(peer, PeerCommand::Stop(Stop::Notify(Notification::DECONFIGURED)));
-                    self.peers.remove(&peer);
+                    if let Some(handle) = self.peers.remove(&peer) {
+                        self.bfd.want(handle.address, None);
+                    }
                 }
             }
         }
@@ -283,8 +296,14 @@ impl RibTask {
         }
         for event in events {
             match event {
-                PeerEvent::Up(session) => self.speaker.up(now, peer, *session),
-                PeerEvent::Down(down) => self.speaker.down(now, peer, &down),
+                PeerEvent::Up(session) => {
+                    self.speaker.up(now, peer, *session);
+                    self.want_bfd(peer);
+                }
+                PeerEvent::Down(down) => {
+                    self.speaker.down(now, peer, &down);
+                    self.want_bfd(peer);
+                }
                 PeerEvent::Routes(session, routes) => self.speaker.routes(now, peer, session, &routes),
                 PeerEvent::Refresh(session, refresh) => self.speaker.refresh(peer, session, refresh),
                 PeerEvent::Sent(session) => self.speaker.sent(peer, session),
@@ -295,6 +314,36 @@ impl RibTask {
                     self.dismiss(peer);
                 }
             }
+        }
+    }
+
+    /// BFD runs beside an established session that is configured for it, from the session's own address. A link-local one would
+    /// need its link, too, and is not served.
+    fn want_bfd(&self, peer: PeerId) {
+        let (Some(config), Some(handle)) = (self.speaker.peer_config(peer), self.peers.get(&peer)) else {
+            return;
+        };
+        let linked = matches!(handle.address, IpAddr::V6(a) if a.is_unicast_link_local());
+        let demand = config.bfd.zip(self.speaker.session(peer)).filter(|_| !linked);
+        let demand = demand.map(|(params, session)| Demand {
+            params,
+            local: session.local_address,
+            session: session.id,
+        });
+        self.bfd.want(handle.address, demand);
+    }
+
+    fn bfd_changed(&self, change: &BfdChange) {
+        let Some(peer) = self.speaker.peer_at(change.peer) else {
+            return;
+        };
+        if let Some(handle) = self.peers.get(&peer) {
+            let what = format!("bfd: {} to {}", change.change.from, change.change.to);
+            handle.report.event(Instant::now(), what);
+        }
+        let running = self.speaker.session(peer).map(|s| s.id);
+        if change.failed && running == Some(change.session) {
+            self.tell(peer, PeerCommand::Reset(Notification::BFD_DOWN));
         }
     }
 
@@ -378,6 +427,7 @@ impl RibTask {
                 let prefixes = counts.get(peer).copied().unwrap_or_default();
                 let mut status = status(now, config, own, handle, prefixes);
                 (status.counters.updates_out, status.counters.octets_out) = self.speaker.sent_counts(*peer);
+                status.bfd = self.bfd.view(config.address);
                 Some(status)
             })
             .collect();
@@ -386,6 +436,7 @@ impl RibTask {
     }
 
     async fn end(mut self, how: &Stop) {
+        self.bfd.close();
         self.listeners.values().for_each(|l| l.task.abort());
         for handle in self.peers.values() {
             let _ = handle.commands.try_send(PeerCommand::Stop(how.clone()));
@@ -448,5 +499,6 @@ fn status(
         last_error_received: report.last_error_received.clone(),
         negotiated,
         counters: report.counters,
+        bfd: None,
     }
 }

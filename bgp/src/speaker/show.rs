@@ -14,6 +14,12 @@ use hashbrown::HashMap;
 const ROUTES_MAX: usize = 100_000;
 
 impl Speaker {
+    /// The running session of a peer.
+    #[must_use]
+    pub fn session(&self, peer: PeerId) -> Option<&crate::fsm::Session> {
+        self.shared.peer(peer)?.session.as_ref()
+    }
+
     /// Prefix counts of every peer. Walks the table once for peers with stale routes, once for each export group.
     #[must_use]
     pub fn prefix_counts(&self) -> HashMap<PeerId, PerFamily<PrefixCounts>> {

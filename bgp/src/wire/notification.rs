@@ -36,6 +36,8 @@ impl Notification {
     pub const COLLISION: Self = Self::new(6, 7);
     /// Cease, Out of Resources.
     pub const OUT_OF_RESOURCES: Self = Self::new(6, 8);
+    /// Cease, BFD Down (RFC 9384).
+    pub const BFD_DOWN: Self = Self::new(6, 10);
 
     /// A NOTIFICATION without data.
     #[must_use]
@@ -107,6 +109,12 @@ impl Notification {
     #[must_use]
     pub const fn is_hard_reset(&self) -> bool {
         self.code == 6 && self.subcode == 9
+    }
+
+    /// Cease, BFD Down: packets do not reach the other end.
+    #[must_use]
+    pub const fn is_bfd_down(&self) -> bool {
+        self.code == 6 && self.subcode == 10
     }
 
     /// The text of a shutdown or reset, if there is a lawful one.

@@ -134,6 +134,46 @@ impl Lab {
         of(&self.ours) + of(&self.theirs)
     }
 
+    /// From now on nothing goes in or out of the other end, as if the cable were cut in the middle: no interface goes down.
+    pub(crate) fn cut(&self) {
+        let rules = "table inet cut { chain i { type filter hook input priority 0; policy drop; }; \
+                     chain o { type filter hook output priority 0; policy drop; }; }";
+        self.inside(&["nft", rules]);
+    }
+
+    /// Ends [`Lab::cut`].
+    pub(crate) fn heal(&self) {
+        self.inside(&["nft", "delete", "table", "inet", "cut"]);
+    }
+
+    /// Runs a command at the other end; what it says.
+    pub(crate) fn inside(&self, command: &[&str]) -> String {
+        let mut ip = Command::new("ip");
+        let out = ip
+            .args(["netns", "exec", &self.theirs])
+            .args(command)
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{command:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Starts a daemon at the other end; it goes with the value that is returned.
+    pub(crate) fn daemon(&self, command: &[&str]) -> Daemon {
+        let mut ip = Command::new("ip");
+        ip.args(["netns", "exec", &self.theirs]).args(command);
+        Daemon(ip.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// A directory for the test's own files.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// Runs our speaker in its namespace.
     pub(crate) fn ours(&self, config: Config) -> Ours {
         let path = format!("/run/netns/{}", self.ours);
@@ -164,6 +204,16 @@ impl Lab {
             kill: Some(kill),
             thread: Some(thread),
         }
+    }
+}
+
+/// A process at the other end.
+pub(crate) struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -5,6 +5,7 @@
 )]
 #![expect(clippy::cast_possible_truncation, reason = "a simulation counts in tens")]
 
+mod bfd;
 mod bird;
 mod lab;
 mod sim;
