@@ -2,6 +2,7 @@
 //! sysctls through `/proc`. Nothing is exec'd.
 
 pub mod dataplane;
+mod foreign;
 pub mod links;
 pub mod netlink;
 pub mod netns;
@@ -14,5 +15,5 @@ mod sysctl;
 mod testing;
 mod wire;
 
-pub use dataplane::{Counters, Dataplane, EndpointStatus, Handle, NotProgrammed, StartError, Status};
+pub use dataplane::{Counters, Dataplane, EndpointStatus, Handle, NotProgrammed, Reach, StartError, Status};
 pub use netlink::{NetlinkError, Protocol, Socket};

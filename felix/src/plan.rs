@@ -14,6 +14,7 @@ pub mod name;
 pub mod nft;
 pub mod policy;
 pub mod routes;
+pub mod underlay;
 
 pub use links::{Link, NodeSettings};
 pub use name::{IfName, Mac, NameError};

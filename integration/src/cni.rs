@@ -4,7 +4,7 @@ use crate::netns;
 use crate::run::Finished;
 use crate::state::Pod;
 use anyhow::{Context, Result, anyhow};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -91,14 +91,7 @@ impl Plugin {
 
     fn config_for(&self, pod: &Pod) -> Value {
         let mut config = self.config.clone();
-        let map = |pairs: &[(String, String)]| -> Value {
-            pairs
-                .iter()
-                .map(|(k, v)| (k.clone(), Value::from(v.as_str())))
-                .collect::<Map<_, _>>()
-                .into()
-        };
-        let args = json!({"twill": {"labels": map(&pod.labels), "annotations": map(&pod.annotations)}});
+        let args = json!({"twill": {"labels": pod.labels, "annotations": pod.annotations}});
         if let (Value::Object(config), true) = (&mut config, self.config["type"] == "twill") {
             config.insert("args".to_owned(), args);
         }

@@ -26,6 +26,8 @@ pub const BUDGET: Duration = Duration::from_secs(60);
 pub struct Options {
     /// The lab's name.
     pub name: String,
+    /// What the lab is made of: one rack, or something else that has [`attach::PODS`]' nodes.
+    pub topology: Topology,
     /// Where the binaries are.
     pub bin: PathBuf,
     /// Leave the lab running.
@@ -184,6 +186,9 @@ pub fn run(options: Options, tell: &mut dyn FnMut(&Step)) -> Report {
 /// Names what is missing.
 pub fn tools(scene: &mut Scene) -> Result<String> {
     lab::check_tools()?;
+    for (_, node, _) in attach::PODS {
+        scene.options.topology.node(node)?;
+    }
     let bin = &scene.options.bin;
     for name in ["twilld", "twillctl", "twill"] {
         lab::binary(bin, name)?;
@@ -209,7 +214,7 @@ pub fn raise(scene: &mut Scene) -> Result<String> {
     };
     let lab = Lab::up(
         &scene.options.name,
-        Topology::one_rack()?,
+        scene.options.topology.clone(),
         &scene.options.bin,
         life,
     )?;

@@ -47,6 +47,9 @@ enum What {
     },
     /// Bring a lab up, prove what it promises, remove it
     Demo {
+        /// A topology as YAML with nodes n1, n2 and n3 at least; one rack with three nodes unless given
+        #[arg(long, value_name = "FILE")]
+        topology: Option<PathBuf>,
         /// Also write the report as JSON
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -143,9 +146,15 @@ fn act(cli: Cli) -> Result<ExitCode> {
             println!("lab {name}: {}", if was { "gone" } else { "there was none" });
         }
         What::Status { json } => status(name, json)?,
-        What::Demo { json, keep, sabotage } => {
+        What::Demo {
+            topology,
+            json,
+            keep,
+            sabotage,
+        } => {
             return show(
                 demo::Options {
+                    topology: read_topology(topology.as_deref())?,
                     name: name.to_owned(),
                     bin,
                     keep,
@@ -184,8 +193,8 @@ fn act_on_pod(name: &str, pod: Pod) -> Result<ExitCode> {
     match pod {
         Pod::Add(add) => {
             let mut spec = PodSpec::new(add.pod, &add.node);
-            spec.labels = add.labels;
-            spec.annotations = add.annotations;
+            spec.labels = add.labels.into_iter().collect();
+            spec.annotations = add.annotations.into_iter().collect();
             if let Some(address) = add.ip {
                 spec = spec.ip(address);
             }
@@ -204,14 +213,7 @@ fn act_on_pod(name: &str, pod: Pod) -> Result<ExitCode> {
 fn up(name: &str, topology: Option<&Path>, bin: &Path) -> Result<()> {
     lab::check_tools()?;
     run::catch_signals()?;
-    let topology = match topology {
-        Some(path) => {
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-            Topology::parse(&text).with_context(|| path.display().to_string())?
-        }
-        None => Topology::one_rack()?,
-    };
+    let topology = read_topology(topology)?;
     let mut lab = Lab::up(name, topology, bin, Life::Stays)?;
     let done = lab.start_nodes().and_then(|()| {
         lab.configure()?;
@@ -224,6 +226,14 @@ fn up(name: &str, topology: Option<&Path>, bin: &Path) -> Result<()> {
     }
     println!("lab {name} is up: {}", lab.state.topology.members().join(", "));
     Ok(())
+}
+
+fn read_topology(path: Option<&Path>) -> Result<Topology> {
+    let Some(path) = path else {
+        return Topology::one_rack();
+    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    Topology::parse(&text).with_context(|| path.display().to_string())
 }
 
 fn status(name: &str, as_json: bool) -> Result<()> {
@@ -292,6 +302,11 @@ fn status(name: &str, as_json: bool) -> Result<()> {
 
 fn show(options: demo::Options, json: Option<&Path>) -> Result<ExitCode> {
     run::catch_signals()?;
+    if let Some(path) = json {
+        // Now rather than after a minute. What an earlier run wrote stays until there is something new.
+        let open = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        open.with_context(|| format!("writing {}", path.display()))?;
+    }
     let report = demo::run(options, &mut |step: &Step| println!("{}", Report::row(step)));
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&report)? + "\n";

@@ -8,6 +8,7 @@ use crate::state::{Pod, PodName};
 use anyhow::{Context, Result, ensure};
 use rand::RngCore;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Calico's annotation that asks for given addresses.
@@ -21,9 +22,9 @@ pub struct PodSpec {
     /// The node.
     pub node: String,
     /// Labels.
-    pub labels: Vec<(String, String)>,
+    pub labels: BTreeMap<String, String>,
     /// Annotations.
-    pub annotations: Vec<(String, String)>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl PodSpec {
@@ -33,15 +34,15 @@ impl PodSpec {
         Self {
             name,
             node: node.to_owned(),
-            labels: Vec::new(),
-            annotations: Vec::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
         }
     }
 
     /// With one label.
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
-        self.labels.push((key.to_owned(), value.to_owned()));
+        self.labels.insert(key.to_owned(), value.to_owned());
         self
     }
 
@@ -49,7 +50,7 @@ impl PodSpec {
     #[must_use]
     pub fn ip(mut self, address: IpAddr) -> Self {
         self.annotations
-            .push((IP_ANNOTATION.to_owned(), format!("[\"{address}\"]")));
+            .insert(IP_ANNOTATION.to_owned(), format!("[\"{address}\"]"));
         self
     }
 }

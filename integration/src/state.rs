@@ -5,7 +5,7 @@ use crate::child::{Child, Process};
 use crate::topology::Topology;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -52,10 +52,10 @@ pub struct Pod {
     pub container_id: String,
     /// `K8S_POD_UID`.
     pub uid: String,
-    /// `args.twill.labels` as key and value.
-    pub labels: Vec<(String, String)>,
-    /// `args.twill.annotations` as key and value.
-    pub annotations: Vec<(String, String)>,
+    /// `args.twill.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `args.twill.annotations`.
+    pub annotations: BTreeMap<String, String>,
     /// Its first address; none until ADD succeeded.
     pub address: Option<IpAddr>,
 }

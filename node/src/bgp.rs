@@ -2,22 +2,20 @@
 //!
 //! ```text
 //! hub --watch: Intent--> feed --configure, originate--> twill_bgp::net
-//!          felix::kernel <--routes-- learn <--best paths--'
+//!          felix::kernel <--routes-- learn <--best paths--'|
+//!          felix::kernel <--next hops-- follow --how reached-'
 //! ```
 //! The speaker is made once this node's own resource is known, and with it how it continues an earlier process: the
 //! routes found in the kernel decide the Restart State and Forwarding State bits (RFC 4724).
 
 pub(crate) mod announce;
 pub(crate) mod config;
-mod filters;
-mod gateways;
 mod peers;
 mod policies;
+mod reach;
 mod routes;
-pub(crate) mod secrets;
-mod session;
 
-pub(crate) use routes::{families, route};
+pub(crate) use routes::families;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,14 +53,6 @@ pub(crate) struct Speaker {
 }
 
 impl Speaker {
-    /// A speaker that runs without a fabric.
-    pub(crate) fn alone(handle: Handle, intent: watch::Receiver<Intent>) -> Self {
-        Self {
-            handle: watch::channel(Some(handle)).1,
-            intent,
-        }
-    }
-
     /// The running speaker.
     pub(crate) fn handle(&self) -> Option<Handle> {
         self.handle.borrow().clone()
@@ -125,16 +115,8 @@ impl Bgp {
         self.handle.send_replace(Some(handle.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run());
-        tasks.spawn(routes::learn(
-            handle.clone(),
-            self.kernel.clone(),
-            self.intent.clone(),
-        ));
-        tasks.spawn(gateways::keep(
-            self.intent.clone(),
-            self.kernel.clone(),
-            stop.clone(),
-        ));
+        tasks.spawn(routes::learn(handle.clone(), self.kernel.clone()));
+        tasks.spawn(reach::follow(handle.clone(), self.kernel.clone()));
         tasks.spawn(feed(
             handle.clone(),
             self.intent,

@@ -77,7 +77,6 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         intent: intent_tx,
         places: places_tx,
         in_sync: in_sync_tx,
-        secrets: crate::bgp::secrets::Secrets::new(bootstrap.bgp_secrets_dir.clone()),
         ours: Arc::new(BTreeSet::new()),
         warned: Vec::new(),
     };
@@ -144,11 +143,15 @@ async fn watch_kernel(kernel: kernel::Handle, health: Health, stop: Cancellation
             (None, false) => health.not_ready(Component::Dataplane, "waiting for the datastore"),
             (None, true) => {
                 let failed = now.failed_routes.len();
-                let detail = if failed == 0 {
+                let mut detail = if failed == 0 {
                     String::new()
                 } else {
                     format!(", {failed} routes refused by the kernel")
                 };
+                if let Some((next_hop, reason)) = now.withheld.next_hops.first_key_value() {
+                    let routes = now.withheld.routes;
+                    detail += &format!(", {routes} routes kept back: next hop {next_hop}: {reason}");
+                }
                 health.ready(Component::Dataplane, format!("revision {}{detail}", now.revision));
             }
         }

@@ -13,8 +13,9 @@
 //!
 //! Stopping, or losing the thread, leaves the kernel as it is: it goes on forwarding and enforcing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -31,10 +32,11 @@ use crate::plan::routes::{Route, Routes};
 use crate::plan::{Desired, IfName};
 
 mod events;
+mod hops;
 mod owner;
 mod status;
 
-pub use status::{Counters, EndpointStatus, Status};
+pub use status::{Counters, EndpointStatus, Reach, Status, UNREACHED_TOLD_MAX, Withheld};
 
 /// Prefixes that BGP may have in the kernel: about 300 bytes each on our side. More are refused and counted.
 pub const BGP_PREFIXES_MAX: usize = 1 << 20;
@@ -79,6 +81,8 @@ struct Inbox {
     bgp: BTreeMap<IpNet, Option<Route>>,
     bgp_refused: u64,
     bgp_synced: bool,
+    /// Addresses to say how they are reached; the latest set.
+    track: Option<Arc<BTreeSet<IpAddr>>>,
     resync: bool,
     stop: bool,
 }
@@ -134,6 +138,11 @@ impl Handle {
     /// announced again may go.
     pub fn bgp_synced(&self) {
         self.shared.put(|inbox| inbox.bgp_synced = true);
+    }
+
+    /// Asks that the status says how these addresses are reached ([`Status::reach`]), now and whenever that changes.
+    pub fn track(&self, addresses: Arc<BTreeSet<IpAddr>>) {
+        self.shared.put(|inbox| inbox.track = Some(addresses));
     }
 
     /// Reads everything back from the kernel and repairs what differs, now.

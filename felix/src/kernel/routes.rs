@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+use super::foreign::Reader;
 use super::links::LinkTable;
 use super::netlink::{Fill, NetlinkError, Protocol, Socket};
 use super::rtnl as r;
 use super::wire::{self, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, Wire};
 use crate::plan::name::IfName;
 use crate::plan::routes::{METRIC, NextHop, PROTOCOL_BGP, PROTOCOL_LOCAL, Route, Routes, Weight};
+use crate::plan::underlay::Underlay;
 
 /// Routes of ours as held by the kernel; normally one for each destination.
 pub type Held = BTreeMap<IpNet, Vec<HeldRoute>>;
@@ -187,6 +189,18 @@ impl RouteWriter {
         let drifted = self.held.as_ref().is_some_and(|held| !same(held, &now));
         self.held = Some(now);
         Ok(drifted)
+    }
+
+    /// Reads the routes of others that next hops lean on.
+    ///
+    /// # Errors
+    /// When the kernel does not let them be read.
+    pub(super) fn underlay(
+        &mut self,
+        reader: &mut Reader,
+        links: &LinkTable,
+    ) -> Result<Underlay, NetlinkError> {
+        reader.read(&mut self.socket, links)
     }
 
     /// Makes the kernel hold the desired routes.

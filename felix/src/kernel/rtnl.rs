@@ -63,11 +63,14 @@ pub(super) const RTA_GATEWAY: u16 = 5;
 pub(super) const RTA_PRIORITY: u16 = 6;
 pub(super) const RTA_MULTIPATH: u16 = 9;
 pub(super) const RTA_TABLE: u16 = 15;
+pub(super) const RTA_VIA: u16 = 18;
 pub(super) const RT_TABLE_MAIN: u8 = 254;
+pub(super) const RT_TABLE_LOCAL: u8 = 255;
 pub(super) const RT_SCOPE_UNIVERSE: u8 = 0;
 pub(super) const RT_SCOPE_LINK: u8 = 253;
 pub(super) const RT_SCOPE_NOWHERE: u8 = 255;
 pub(super) const RTN_UNICAST: u8 = 1;
+pub(super) const RTN_LOCAL: u8 = 2;
 pub(super) const RTN_BLACKHOLE: u8 = 6;
 pub(super) const RTNH_F_ONLINK: u8 = 4;
 /// RTPROT_STATIC: of the routes inside a pod.

@@ -7,7 +7,7 @@ use crate::state::PodName;
 use anyhow::{Context, Result, bail, ensure};
 use std::net::IpAddr;
 
-/// The pods of the demo: name, node, label `app`.
+/// The pods of the demo: name, node, label `app`. A node that is not among them gets one pod `other-NODE`.
 pub const PODS: [(&str, &str, &str); 6] = [
     ("web-1", "n1", "web"),
     ("client-1", "n1", "client"),
@@ -23,12 +23,16 @@ pub const NAMESPACE: &str = "demo";
 /// When an ADD fails or its result is not what the pool allows.
 pub fn attach(scene: &mut Scene) -> Result<String> {
     let mut seen = Vec::new();
-    for (name, node, app) in PODS {
+    let pods = PODS.map(|(name, node, app)| (name.to_owned(), node.to_owned(), app));
+    let without = scene.options.topology.nodes.iter().map(|n| &n.name);
+    let without = without.filter(|name| PODS.iter().all(|(_, node, _)| node != name));
+    let more = without.map(|node| (format!("other-{node}"), node.clone(), "other"));
+    for (name, node, app) in pods.into_iter().chain(more.collect::<Vec<_>>()) {
         let name = PodName {
             namespace: NAMESPACE.to_owned(),
-            name: name.to_owned(),
+            name,
         };
-        let endpoint = add(scene, &PodSpec::new(name, node).label("app", app))?;
+        let endpoint = add(scene, &PodSpec::new(name, &node).label("app", app))?;
         seen.push(format!("{} {}", endpoint.name, endpoint.address));
         scene.endpoints.push(endpoint);
     }

@@ -84,7 +84,7 @@ pub fn survive(scene: &mut Scene) -> Result<String> {
             .nodes
             .iter()
             .map(|n| n.name.as_str())
-            .chain(["tor"])
+            .chain(topology.routers.iter().map(|r| r.name.as_str()))
             .collect::<Vec<_>>()
             .join(", ")
     ))

@@ -74,6 +74,7 @@ pub(crate) fn bare(name: &Name) -> Lab {
 pub(crate) fn nodes(name: &Name) -> Scene {
     let options = demo::Options {
         name: name.0.clone(),
+        topology: Topology::one_rack().unwrap(),
         bin: bin(),
         keep: false,
         sabotage: false,

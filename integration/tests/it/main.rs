@@ -12,3 +12,4 @@ mod faults;
 mod ipam;
 mod network;
 mod pods;
+mod racks;

@@ -5,9 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::kernel::netlink::{NetlinkError, Protocol, Socket};
 use crate::kernel::wire::{self, Message};
-use crate::kernel::{routes, rtnl as r};
+use crate::kernel::{foreign, routes, rtnl as r};
 
 const NETCONFA_IFINDEX: u16 = 1;
+/// The kernel's own routes: those of addresses.
+const RTPROT_KERNEL: u8 = 2;
 /// Bytes of `struct netconfmsg`, padded.
 const NETCONFMSG_LEN: usize = 4;
 
@@ -22,6 +24,8 @@ pub(super) struct Dirt {
     pub(super) settings: BTreeSet<u32>,
     /// Routes of ours were changed by another, or addresses went that routes may lean on.
     pub(super) routes: bool,
+    /// Protocols of others whose routes changed: next hops may be reached another way.
+    pub(super) underlay: BTreeSet<u8>,
     /// Something came that may let a failed route succeed.
     pub(super) hope: bool,
     /// Notifications were lost: everything may have changed.
@@ -36,7 +40,7 @@ impl Dirt {
 
     /// Whether anything has to be looked at.
     pub(super) fn any(&self) -> bool {
-        self.repairs() || self.links || self.hope
+        self.repairs() || self.links || self.hope || !self.underlay.is_empty()
     }
 }
 
@@ -87,12 +91,17 @@ fn sort(m: &Message<'_>, ours: [u32; 2], dirt: &mut Dirt) {
         _ if ours.contains(&m.port) => {}
         r::RTM_NEWROUTE | r::RTM_DELROUTE => {
             dirt.routes |= routes::concerns(m);
+            dirt.underlay.extend(foreign::concerns(m));
             // A foreign route that goes may have stood in our way; one that comes may resolve a gateway.
             dirt.hope = true;
         }
         r::RTM_NEWADDR | r::RTM_DELADDR => {
             dirt.routes |= m.kind == r::RTM_DELADDR;
             dirt.hope = true;
+            // Routes may lean on it, and go without a word when it does.
+            if m.payload.get(3) != Some(&r::RT_SCOPE_LINK) {
+                dirt.underlay.insert(RTPROT_KERNEL);
+            }
             dirt.settings.extend(wire::u32_at(m.payload, 4));
         }
         // State REACHABLE, STALE and so on come and go by themselves.

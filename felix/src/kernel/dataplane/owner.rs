@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::events::{Dirt, Events};
+use super::hops::Hops;
 use super::status::{EndpointStatus, Status};
 use super::{BGP_PREFIXES_MAX, Inbox, Shared};
+use crate::kernel::foreign::Reader;
 use crate::kernel::links::{LinkTable, LinkWriter, LinksApplied, node_settings};
 use crate::kernel::netlink::{NetlinkError, poll_readable};
 use crate::kernel::nft::{Applied, ApplyError, Foreign, Mode, Writer};
@@ -45,6 +47,10 @@ pub(super) struct Owner {
     enforced: Option<Desired>,
     bgp: Routes,
     bgp_synced: bool,
+    hops: Hops,
+    foreign: Reader,
+    /// The routes of others may have changed since they were read.
+    underlay_stale: bool,
     link_table: LinkTable,
     /// Routes may differ from what is held: something changed on either side.
     routes_pending: bool,
@@ -74,6 +80,9 @@ impl Owner {
             enforced: None,
             bgp: Routes::new(),
             bgp_synced: false,
+            hops: Hops::default(),
+            foreign: Reader::default(),
+            underlay_stale: true,
             link_table: LinkTable::default(),
             routes_pending: true,
             links_failed: LinksApplied::default(),
@@ -129,7 +138,8 @@ impl Owner {
             let dirt = if news {
                 Some(now)
             } else {
-                self.dirt.repairs().then_some(self.repair_after)
+                let slow = self.dirt.repairs() || !self.dirt.underlay.is_empty();
+                slow.then_some(self.repair_after)
             };
             let due = [Some(self.next_resync), self.retry.map(|(at, _)| at), dirt];
             let due = due.into_iter().flatten().min().unwrap_or(self.next_resync);
@@ -174,6 +184,7 @@ impl Owner {
         self.look_again(begun, &mut error);
         let table = self.write_table();
         note(&mut error, self.write_links());
+        note(&mut error, self.read_underlay());
         note(&mut error, self.write_routes());
         self.status.error = error;
         self.report();
@@ -194,6 +205,9 @@ impl Owner {
         // What is not in sync may lack the policy that denies: none of it goes to the kernel.
         if let Some(desired) = inbox.desired.filter(|d| d.in_sync) {
             self.desired = Some(desired);
+        }
+        if let Some(addresses) = inbox.track {
+            self.hops.track(addresses);
         }
         self.bgp_synced |= inbox.bgp_synced;
         self.routes_pending |= inbox.bgp_synced || !inbox.bgp.is_empty();
@@ -223,6 +237,9 @@ impl Owner {
             ..Dirt::default()
         };
         self.links.forget();
+        self.foreign.forget();
+        self.underlay_stale = true;
+        self.hops.forget_unused(&self.bgp);
         match self.links.table() {
             Ok(table) => self.link_table = table,
             Err(e) => note::<NetlinkError>(error, Err(e)),
@@ -248,7 +265,7 @@ impl Owner {
             return;
         }
         let dirt = std::mem::take(&mut self.dirt);
-        if dirt.repairs() {
+        if dirt.repairs() || !dirt.underlay.is_empty() {
             self.repair_after = now + REPAIR_INTERVAL;
         }
         if dirt.table {
@@ -261,11 +278,15 @@ impl Owner {
             }
         }
         let mut routes = dirt.routes;
+        self.foreign.saw(&dirt.underlay);
+        self.underlay_stale |= !dirt.underlay.is_empty();
         if dirt.links {
             match self.links.table() {
                 Ok(table) => {
                     // The kernel drops routes of a link that goes down or away without a word.
-                    routes |= self.link_table.lost_to(&table);
+                    let lost = self.link_table.lost_to(&table);
+                    routes |= lost;
+                    self.underlay_stale |= lost || self.foreign.missed();
                     self.routes_pending |= table != self.link_table;
                     self.link_table = table;
                 }
@@ -334,6 +355,18 @@ impl Owner {
         settings.map(drop)
     }
 
+    /// Looks at the routes of others again if they may have changed, and says how next hops are reached.
+    fn read_underlay(&mut self) -> Result<(), String> {
+        if self.underlay_stale {
+            let read = self.routes.underlay(&mut self.foreign, &self.link_table);
+            let underlay = read.map_err(|e| format!("routes of others: {e}"))?;
+            self.underlay_stale = false;
+            self.routes_pending |= self.hops.set_underlay(underlay);
+        }
+        self.status.reach = self.hops.told(&self.link_table);
+        Ok(())
+    }
+
     fn write_routes(&mut self) -> Result<(), String> {
         if !self.routes_pending && self.status.failed_routes.is_empty() {
             return Ok(());
@@ -350,7 +383,8 @@ impl Owner {
             .filter(|(_, r)| there(r))
             .map(|(dst, r)| (*dst, r.clone()))
             .collect();
-        let desired = resolve(own, &self.bgp);
+        let (learned, withheld) = self.hops.resolve(&self.bgp);
+        let desired = resolve(own, &learned);
         let sweep = Sweep {
             own: in_sync,
             bgp: self.bgp_synced,
@@ -360,6 +394,7 @@ impl Owner {
             .apply(&desired, &self.link_table, sweep)
             .map_err(|e| format!("routes: {e}"))?;
         self.routes_pending = false;
+        self.status.withheld = withheld;
         self.status.counters.routes_written += applied.written as u64;
         self.status.counters.routes_deleted += applied.deleted as u64;
         self.status.failed_routes = applied.failed;
@@ -440,6 +475,14 @@ fn log_changes(before: &Status, now: &Status) {
             (Some(_), None) => tracing::info!(what, "programming the kernel works again"),
             _ => {}
         }
+    }
+    for (next_hop, reason) in &now.withheld.next_hops {
+        if before.withheld.next_hops.get(next_hop) != Some(reason) {
+            tracing::warn!(%next_hop, %reason, routes = now.withheld.routes, "routes are kept back: their next hop is not reached");
+        }
+    }
+    if before.withheld.routes > 0 && now.withheld.routes == 0 {
+        tracing::info!("every next hop is reached");
     }
     for (dst, reason) in now
         .failed_routes

@@ -1,6 +1,8 @@
 //! What the owner tells: which revision is in the kernel, what failed and why, counters.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -20,10 +22,37 @@ pub struct Status {
     pub table_error: Option<String>,
     /// Routes that failed, and why. They are tried again.
     pub failed_routes: BTreeMap<IpNet, String>,
+    /// Routes that are kept back because their next hop is not reached. A notification of the kernel ends this.
+    pub withheld: Withheld,
+    /// How the addresses of [`super::Handle::track`] and the next hops of routes are reached.
+    pub reach: Arc<BTreeMap<IpAddr, Reach>>,
     /// Whatever else failed in the last turn.
     pub error: Option<String>,
     /// Counters since the start.
     pub counters: Counters,
+}
+
+/// Routes learned by BGP that are not in the kernel because none of their next hops is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withheld {
+    /// How many.
+    pub routes: usize,
+    /// Why, by next hop; the first [`UNREACHED_TOLD_MAX`].
+    pub next_hops: BTreeMap<IpAddr, String>,
+}
+
+/// Next hops that a status names: enough for people.
+pub const UNREACHED_TOLD_MAX: usize = 32;
+
+/// How an address is reached by routes that are not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It is a neighbour on the interface with this index.
+    OnLink(u32),
+    /// It is behind gateways on the interfaces with these indexes.
+    Via(Vec<u32>),
+    /// It is not.
+    Unreached(String),
 }
 
 /// One endpoint in the kernel.

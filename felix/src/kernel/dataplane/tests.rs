@@ -251,13 +251,17 @@ fn without_its_policy_a_new_pod_gets_no_route() {
 fn a_bgp_route_waits_for_its_gateway_and_follows_changes() {
     node(|handle| {
         handle.bgp_routes([(net("10.66.0.0/26"), bgp("192.0.2.1"))]);
-        eventually("the failure is told", || {
-            handle.status().failed_routes.contains_key(&net("10.66.0.0/26"))
-        });
+        eventually("it is told", || handle.status().withheld.routes == 1);
+        let status = handle.status();
+        let reason = &status.withheld.next_hops[&"192.0.2.1".parse().unwrap()];
+        assert!(reason.contains("no route"), "{reason}");
+        // Kept back is not failed: nothing is tried again before the kernel says something.
+        assert!(status.failed_routes.is_empty() && status.healthy());
         run("ip address add 192.0.2.9/24 dev up0");
         eventually("the route is there", || {
             run("ip route").contains("10.66.0.0/26 via 192.0.2.1")
         });
+        assert_eq!(handle.status().withheld, Withheld::default());
         handle.bgp_routes([(net("10.66.0.0/26"), bgp("172.31.0.3"))]);
         eventually("the route is replaced", || {
             run("ip route").contains("10.66.0.0/26 via 172.31.0.3")
@@ -265,6 +269,82 @@ fn a_bgp_route_waits_for_its_gateway_and_follows_changes() {
         handle.bgp_synced();
         handle.bgp_routes([(net("10.66.0.0/26"), None)]);
         eventually("the route goes", || !run("ip route").contains("10.66.0.0/26"));
+    });
+}
+
+#[test]
+fn a_next_hop_beyond_the_subnet_is_resolved_by_the_routes_of_others_alone() {
+    node(|handle| {
+        let block = "10.66.0.0/26";
+        let has = |what: &str| run("ip route").contains(&format!("{block} {what}"));
+        handle.bgp_synced();
+        handle.bgp_routes([
+            (net(block), bgp("172.31.1.1")),
+            // A route that BGP taught covers the next hop: it carries nothing.
+            (net("172.31.1.0/24"), bgp("172.31.0.253")),
+        ]);
+        eventually("the taught route is there", || {
+            run("ip route").contains("172.31.1.0/24 via 172.31.0.253")
+        });
+        eventually("it is kept back", || handle.status().withheld.routes == 1);
+        assert!(!has("via"));
+        run("ip route add default via 172.31.0.254");
+        eventually("the default route carries it", || has("via 172.31.0.254 dev up0"));
+        run("ip route add 172.31.1.0/25 via 172.31.0.252");
+        eventually("the longer prefix carries it", || has("via 172.31.0.252 dev up0"));
+        run("ip route replace unreachable 172.31.1.1/32");
+        eventually("it is refused", || {
+            handle.status().withheld.routes == 1 && !has("via")
+        });
+        run("ip route del unreachable 172.31.1.1/32");
+        run("ip route del 172.31.1.0/25 via 172.31.0.252");
+        eventually("and back", || has("via 172.31.0.254 dev up0"));
+        run("ip route replace default nexthop via 172.31.0.254 weight 2 nexthop via 172.31.0.251");
+        eventually("by both", || {
+            let shown = run("ip route show 10.66.0.0/26");
+            shown.contains("nexthop via 172.31.0.254 dev up0 weight 2")
+                && shown.contains("nexthop via 172.31.0.251")
+        });
+        // The link goes, and with it, without a word, every route.
+        run("ip link set up0 down");
+        eventually("it is kept back again", || handle.status().withheld.routes == 2);
+    });
+}
+
+#[test]
+fn how_addresses_are_reached_is_told_and_told_again() {
+    node(|handle| {
+        let reach = |address: &str| {
+            handle
+                .status()
+                .reach
+                .get(&address.parse::<IpAddr>().unwrap())
+                .cloned()
+        };
+        let all = ["172.31.0.2", "172.31.1.1", "172.31.0.9", "fe80::1"];
+        handle.track(Arc::new(all.iter().map(|a| a.parse().unwrap()).collect()));
+        eventually("the neighbour is on the link", || {
+            matches!(reach("172.31.0.2"), Some(Reach::OnLink(_)))
+        });
+        let Some(Reach::OnLink(link)) = reach("172.31.0.2") else {
+            panic!("just seen")
+        };
+        for (address, why) in [
+            ("172.31.1.1", "no route"),
+            ("172.31.0.9", "address of this node"),
+            ("fe80::1", "link-local"),
+        ] {
+            let Some(Reach::Unreached(reason)) = reach(address) else {
+                panic!("{address} is reached")
+            };
+            assert!(reason.contains(why), "{reason}");
+        }
+        run("ip route add default via 172.31.0.254");
+        eventually("by the gateway", || {
+            reach("172.31.1.1") == Some(Reach::Via(vec![link]))
+        });
+        handle.track(Arc::default());
+        eventually("forgotten", || handle.status().reach.is_empty());
     });
 }
 

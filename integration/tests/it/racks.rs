@@ -1,0 +1,95 @@
+//! Two racks with a router each: pods reach each other through both, by next hops that no node has on a subnet of its own.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use twill_lab::bird;
+use twill_lab::demo::{self, Options, Scene, reach};
+use twill_lab::probe::{self, Kind, Seen};
+use twill_lab::run::wait_for;
+use twill_lab::topology::{TWO_RACKS, Topology};
+
+use crate::common::{Name, bin};
+
+/// Blocks come, routes are resolved, routers tell each other.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Two racks with all pods attached.
+fn racks(name: &Name) -> Scene {
+    let mut scene = Scene::new(Options {
+        name: name.0.clone(),
+        topology: Topology::parse(TWO_RACKS).unwrap(),
+        bin: bin(),
+        keep: false,
+        sabotage: false,
+    });
+    demo::raise(&mut scene).unwrap();
+    demo::fabric::peer(&mut scene).unwrap();
+    demo::attach::attach(&mut scene).unwrap();
+    scene
+}
+
+/// The rack of an endpoint, by its node or router.
+fn rack(scene: &Scene, endpoint: &str) -> String {
+    let state = &scene.lab().unwrap().state;
+    match state.pods.iter().find(|pod| pod.name == endpoint) {
+        Some(pod) => state.topology.node(&pod.node).unwrap().segment.clone(),
+        None => endpoint.to_owned(),
+    }
+}
+
+fn look(scene: &Scene) -> anyhow::Result<Vec<Seen>> {
+    probe::run(&probe::full_mesh(&scene.endpoints, &[Kind::Icmp, Kind::Tcp]))
+}
+
+#[test]
+fn pods_of_two_racks_reach_each_other_and_no_longer_when_nodes_announce_what_they_send_back() {
+    let name = Name::new();
+    let mut scene = racks(&name);
+    // Tables, probes of all kinds between all pods and both hosts, proxy-ARP, nobody else's routes.
+    reach::prove(&mut scene).unwrap();
+    let lab = scene.lab().unwrap();
+    // Of the other rack's blocks a router knows the way by the spine alone: no node of its rack offers itself.
+    let blocks = reach::own_blocks(lab).unwrap();
+    let spine: std::net::Ipv4Addr = "172.31.255.2".parse().unwrap();
+    let far = blocks
+        .iter()
+        .filter(|(_, (owner, _))| matches!(owner.as_str(), "n3" | "n4"));
+    let paths = bird::paths(&lab.state, "tor").unwrap();
+    for (block, (owner, _)) in far {
+        assert_eq!(paths[block], [spine], "{block} of {owner} at tor");
+    }
+    for router in ["tor", "tor2"] {
+        let log = std::fs::read_to_string(lab.state.member_dir(router).join("bird.log")).unwrap();
+        assert!(!log.contains("Invalid NEXT_HOP"), "{log}");
+    }
+    // The twin: told to announce itself whatever it knows, a node draws the other rack's traffic and sends it back.
+    let peers: String = ["tor-n1 n1", "tor-n2 n2"]
+        .iter()
+        .map(|both| {
+            let (peer, node) = both.split_once(' ').unwrap();
+            format!(
+                "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata:\n  name: {peer}\nspec:\n  node: {node}\n  \
+                 peerIP: 172.31.0.254\n  asNumber: 64999\n  nextHopMode: Self\n---\n"
+            )
+        })
+        .collect();
+    let file = twill_lab::state::dir(&name.0).join("self.yaml");
+    lab.ctl("n1")
+        .unwrap()
+        .file("apply", &file, peers.trim_end_matches("---\n"))
+        .unwrap();
+    wait_for("traffic from one rack to the other is lost", LIMIT, || {
+        let across =
+            |s: &Seen| rack(&scene, &s.probe.from.name) == "seg" && rack(&scene, &s.probe.to.name) == "seg2";
+        let seen = look(&scene)?;
+        ensure!(
+            seen.iter().filter(|s| across(s)).all(|s| s.echo.is_err()),
+            "some still get through"
+        );
+        let inside = |s: &&Seen| rack(&scene, &s.probe.from.name) == rack(&scene, &s.probe.to.name);
+        reach::all_echo(seen.iter().filter(inside).cloned().collect())?;
+        Ok(())
+    })
+    .unwrap();
+}
