@@ -1,9 +1,13 @@
 //! What the owner wants of the speaker, as data. A new [`Config`] replaces the old one whole and is applied live: sessions of
 //! peers whose entry did not change in anything that an OPEN carries stay up.
 
+mod file;
 pub mod options;
+mod range;
 
+pub use file::{FILE_BYTES_MAX, FibKind, File, FileError, NETWORKS_MAX};
 pub use options::{ADD_PATHS_MAX, AddPath, LocalAs, RemovePrivate};
+pub use range::{RANGE_PEERS_MAX, RangeConfig};
 
 use crate::bfd;
 use crate::family::Families;
@@ -17,6 +21,8 @@ use std::time::Duration;
 
 /// Peers of one speaker: the fabric's scale is a thousand nodes.
 pub const PEERS_MAX: usize = 4096;
+/// Ranges of dynamic neighbours of one speaker: each is looked at for every connection of a stranger.
+pub const RANGES_MAX: usize = 256;
 /// AS_TRANS (RFC 6793): stands for an AS number that does not fit two octets.
 pub const AS_TRANS_16: u16 = 23456;
 /// [`AS_TRANS_16`] as AS numbers are kept.
@@ -35,6 +41,8 @@ pub struct Config {
     pub cluster_id: Option<Ipv4Addr>,
     /// The peers; each address once.
     pub peers: Vec<PeerConfig>,
+    /// Where peers may come from that have no entry of their own; the longest range that has an address counts.
+    pub ranges: Vec<RangeConfig>,
     /// Whether this process continues an earlier one (graceful restart, RFC 4724).
     pub restart: Restart,
     /// At most so many next hops for one prefix are handed to the FIB; 1 turns multipath off.
@@ -298,6 +306,7 @@ impl Config {
             listen: Vec::new(),
             cluster_id: None,
             peers: Vec::new(),
+            ranges: Vec::new(),
             restart,
             paths_max: 16,
             multipath_relaxed: true,
@@ -324,6 +333,12 @@ pub enum ConfigError {
     /// Two entries for one peer.
     #[error("peer {0} is configured twice")]
     DuplicatePeer(IpAddr),
+    /// Two entries for one range.
+    #[error("range {0} is configured twice")]
+    DuplicateRange(IpNet),
+    /// More than [`RANGES_MAX`] ranges.
+    #[error("{0} ranges are configured, the limit is {RANGES_MAX}")]
+    TooManyRanges(usize),
     /// More than [`PEERS_MAX`] peers.
     #[error("{0} peers are configured, the limit is {PEERS_MAX}")]
     TooManyPeers(usize),
@@ -392,6 +407,16 @@ impl Config {
         if self.peers.len() > PEERS_MAX {
             return Err(ConfigError::TooManyPeers(self.peers.len()));
         }
+        if self.ranges.len() > RANGES_MAX {
+            return Err(ConfigError::TooManyRanges(self.ranges.len()));
+        }
+        let mut ranges = BTreeSet::new();
+        for range in &self.ranges {
+            if !ranges.insert(range.net) {
+                return Err(ConfigError::DuplicateRange(range.net));
+            }
+            range.template.check(self.asn)?;
+        }
         let mut seen = BTreeSet::new();
         for peer in &self.peers {
             if !seen.insert(peer.address) {
@@ -400,6 +425,18 @@ impl Config {
             peer.check(self.asn)?;
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// The range that an address without an entry of its own is a neighbour of.
+    #[must_use]
+    pub fn range_of(&self, address: IpAddr) -> Option<&RangeConfig> {
+        let covers = |r: &&RangeConfig| r.net.contains(&address);
+        self.ranges
+            .iter()
+            .filter(covers)
+            .max_by_key(|r| r.net.prefix_len())
     }
 }
 

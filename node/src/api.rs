@@ -68,6 +68,21 @@ pub(crate) async fn serve<S: Store>(api: Api<S>, socket: PathBuf, stop: Cancella
         .context("serving the command line")
 }
 
+/// Serves the BGP speaker's service alone, until cancelled.
+///
+/// # Errors
+/// The socket cannot be made.
+pub(crate) async fn serve_bgp(speaker: Speaker, socket: PathBuf, stop: CancellationToken) -> Result<()> {
+    let listener = listen(&socket).with_context(|| format!("listening on {}", socket.display()))?;
+    tracing::info!(socket = %socket.display(), "serving the command line");
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .add_service(BgpServer::new(bgp::Bgp::of(speaker)))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+        .await
+        .context("serving the command line")
+}
+
 fn listen(socket: &std::path::Path) -> Result<UnixListener> {
     let listener = crate::socket::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(SOCKET_MODE))?;

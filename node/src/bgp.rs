@@ -10,12 +10,16 @@
 
 pub(crate) mod announce;
 pub(crate) mod config;
+mod filters;
+mod gateways;
 mod peers;
 mod policies;
 mod reach;
 mod routes;
+pub(crate) mod secrets;
+mod session;
 
-pub(crate) use routes::families;
+pub(crate) use routes::{families, route};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +57,14 @@ pub(crate) struct Speaker {
 }
 
 impl Speaker {
+    /// A speaker that runs without a fabric.
+    pub(crate) fn alone(handle: Handle, intent: watch::Receiver<Intent>) -> Self {
+        Self {
+            handle: watch::channel(Some(handle)).1,
+            intent,
+        }
+    }
+
     /// The running speaker.
     pub(crate) fn handle(&self) -> Option<Handle> {
         self.handle.borrow().clone()
@@ -115,7 +127,16 @@ impl Bgp {
         self.handle.send_replace(Some(handle.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run());
-        tasks.spawn(routes::learn(handle.clone(), self.kernel.clone()));
+        tasks.spawn(routes::learn(
+            handle.clone(),
+            self.kernel.clone(),
+            self.intent.clone(),
+        ));
+        tasks.spawn(gateways::keep(
+            self.intent.clone(),
+            self.kernel.clone(),
+            stop.clone(),
+        ));
         tasks.spawn(reach::follow(handle.clone(), self.kernel.clone()));
         tasks.spawn(feed(
             handle.clone(),

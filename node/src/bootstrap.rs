@@ -16,7 +16,13 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Where etcd is unless somebody says otherwise.
 const ETCD_ENDPOINT: &str = "http://127.0.0.1:2379";
 
-const KEYS: [&str; 4] = ["node-name", "node-ip", "etcd-endpoints", "run-dir"];
+const KEYS: [&str; 5] = [
+    "node-name",
+    "node-ip",
+    "etcd-endpoints",
+    "run-dir",
+    "bgp-secrets-dir",
+];
 
 /// Flags of `twilld run`; each is also a variable and a key of the file.
 #[derive(Clone, Debug, Default, Args)]
@@ -34,6 +40,10 @@ pub(crate) struct Flags {
     /// Directory of the sockets [default: /run/twill].
     #[arg(long, env = "TWILL_RUN_DIR", value_name = "DIR")]
     run_dir: Option<String>,
+    /// Directory of the keys of BGP sessions: `secretKeyRef` with name N and key K is the file N/K in it
+    /// [default: /etc/twill/secrets].
+    #[arg(long, env = "TWILL_BGP_SECRETS_DIR", value_name = "DIR")]
+    bgp_secrets_dir: Option<String>,
     /// File of `key: value` lines, keys as the flags without dashes in front.
     #[arg(long, env = "TWILL_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -47,6 +57,8 @@ pub(crate) struct Bootstrap {
     pub(crate) node_ips: Vec<IpNet>,
     pub(crate) etcd: EtcdConfig,
     pub(crate) run_dir: PathBuf,
+    /// Where the keys of BGP sessions are.
+    pub(crate) bgp_secrets_dir: PathBuf,
 }
 
 impl Bootstrap {
@@ -82,11 +94,14 @@ impl Bootstrap {
         if !run_dir.is_absolute() {
             bail!("--run-dir {}: not an absolute path", run_dir.display());
         }
+        let bgp_secrets_dir = path(flags.bgp_secrets_dir, "bgp-secrets-dir")
+            .unwrap_or_else(|| PathBuf::from("/etc/twill/secrets"));
         let endpoints =
             given(flags.etcd_endpoints, "etcd-endpoints").unwrap_or_else(|| ETCD_ENDPOINT.to_owned());
         let etcd = endpoints.parse().context("--etcd-endpoints")?;
         Ok(Self {
             node_name,
+            bgp_secrets_dir,
             node_ips: node_ips(given(flags.node_ip, "node-ip"))?,
             etcd,
             run_dir,

@@ -77,6 +77,7 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         intent: intent_tx,
         places: places_tx,
         in_sync: in_sync_tx,
+        secrets: crate::bgp::secrets::Secrets::new(bootstrap.bgp_secrets_dir.clone()),
         ours: Arc::new(BTreeSet::new()),
         warned: Vec::new(),
     };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use twill_model::resources::{
-    BgpConfiguration, BgpPeer, ClusterInformation, FelixConfiguration, IpPool, Node,
+    BgpConfiguration, BgpFilter, BgpPeer, ClusterInformation, FelixConfiguration, IpPool, Node,
 };
 use twill_model::resources::{FelixConfigurationSpec, WorkloadEndpoint};
 use twill_model::update::Value;
@@ -54,6 +54,7 @@ pub(crate) struct Fabric {
     pub(crate) pools: BTreeMap<String, Arc<IpPool>>,
     pub(crate) bgp_configurations: BTreeMap<String, Arc<BgpConfiguration>>,
     pub(crate) bgp_peers: BTreeMap<String, Arc<BgpPeer>>,
+    pub(crate) bgp_filters: BTreeMap<String, Arc<BgpFilter>>,
     pub(crate) felix_configurations: BTreeMap<String, Arc<FelixConfiguration>>,
     pub(crate) cluster: Option<Arc<ClusterInformation>>,
     /// Names of all profiles.
@@ -86,6 +87,7 @@ impl Fabric {
             AnyResource::Node(r) => drop(self.nodes.insert(name, r.clone())),
             AnyResource::IpPool(r) => drop(self.pools.insert(name, r.clone())),
             AnyResource::BgpConfiguration(r) => drop(self.bgp_configurations.insert(name, r.clone())),
+            AnyResource::BgpFilter(r) => drop(self.bgp_filters.insert(name, r.clone())),
             AnyResource::BgpPeer(r) => drop(self.bgp_peers.insert(name, r.clone())),
             AnyResource::FelixConfiguration(r) => {
                 self.felix_configurations.insert(name, r.clone());
@@ -111,7 +113,7 @@ impl Fabric {
                 } else {
                     self.own_endpoints.remove(&key);
                 }
-                return Touched::default();
+                return self.touched_by_endpoint();
             }
             _ => return Touched::default(),
         }
@@ -124,6 +126,7 @@ impl Fabric {
             Kind::Node => drop(self.nodes.remove(name)),
             Kind::IpPool => drop(self.pools.remove(name)),
             Kind::BgpConfiguration => drop(self.bgp_configurations.remove(name)),
+            Kind::BgpFilter => drop(self.bgp_filters.remove(name)),
             Kind::BgpPeer => drop(self.bgp_peers.remove(name)),
             Kind::FelixConfiguration => {
                 self.felix_configurations.remove(name);
@@ -145,12 +148,24 @@ impl Fabric {
             Kind::WorkloadEndpoint => {
                 self.own_endpoints
                     .remove(&(namespace.unwrap_or_default().to_owned(), name.to_owned()));
-                return Touched::default();
+                return self.touched_by_endpoint();
             }
             _ => return Touched::default(),
         }
         Touched {
             bgp: true,
+            ..Touched::default()
+        }
+    }
+
+    /// Endpoints matter to BGP where peers are workloads, or where filters look at interfaces.
+    fn touched_by_endpoint(&self) -> Touched {
+        let peers = self
+            .bgp_peers
+            .values()
+            .any(|p| !p.spec.local_workload_selector.is_empty());
+        Touched {
+            bgp: peers || !self.bgp_filters.is_empty(),
             ..Touched::default()
         }
     }

@@ -25,6 +25,7 @@ use twill_model::{Key, Update, Value};
 use crate::bgp::Intent;
 use crate::bgp::announce::announcements;
 use crate::bgp::config::bgp_config;
+use crate::bgp::secrets::{RECHECK, Secrets};
 use crate::fabric::{SharedFabric, Touched};
 use crate::health::{Component, Health};
 use crate::http::{self, Endpoints, FelixHttp};
@@ -58,6 +59,8 @@ pub(crate) struct Hub {
     pub(crate) places: watch::Sender<Endpoints>,
     /// Becomes true when the first full pass is over.
     pub(crate) in_sync: watch::Sender<bool>,
+    /// Keys of BGP sessions.
+    pub(crate) secrets: Secrets,
     /// Prefixes that are ours to announce, as felix found last.
     pub(crate) ours: Arc<BTreeSet<IpNet>>,
     /// Sentences said already, so that each is logged once.
@@ -71,6 +74,7 @@ impl Hub {
     /// The syncer is gone.
     pub(crate) async fn run(mut self, mut changes: Receiver, stop: CancellationToken) -> Result<()> {
         let mut state = changes.state();
+        let mut recheck = tokio::time::interval(RECHECK);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -78,6 +82,7 @@ impl Hub {
                     Some(batch) => self.take(batch),
                     None => bail!("the syncer is gone"),
                 },
+                _ = recheck.tick(), if !self.secrets.passwords().is_empty() => self.read_secrets(),
                 changed = state.changed() => match changed {
                     Ok(()) => self.say_health(&state.borrow_and_update().clone()),
                     Err(_) => bail!("the syncer is gone"),
@@ -142,6 +147,17 @@ impl Hub {
         self.hand_on(touched);
     }
 
+    /// A key that changed in its file changes its sessions.
+    fn read_secrets(&mut self) {
+        if self.secrets.refresh(&self.fabric.read()) {
+            tracing::info!("keys of BGP sessions have changed");
+            self.hand_on(Touched {
+                bgp: true,
+                ..Touched::default()
+            });
+        }
+    }
+
     fn hand_on(&mut self, touched: Touched) {
         let mut announces = false;
         if let Some(output) = self.graph.flush() {
@@ -161,9 +177,10 @@ impl Hub {
         if !touched.bgp && !announces {
             return;
         }
-        let derived = bgp_config(&self.node, &fabric, &self.ours);
+        self.secrets.refresh(&fabric);
+        let derived = bgp_config(&self.node, &fabric, &self.ours, self.secrets.passwords());
         let warnings = derived.as_ref().map_or_else(Vec::new, |d| d.warnings.clone());
-        let announce = announcements(&fabric, &self.ours);
+        let announce = announcements(&self.node, &fabric, &self.ours);
         drop(fabric);
         for warning in warnings.iter().filter(|w| !self.warned.contains(w)) {
             tracing::warn!("{warning}");

@@ -14,6 +14,7 @@ mod hub;
 mod metrics;
 mod register;
 mod socket;
+mod speaker;
 mod supervisor;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use bootstrap::{Bootstrap, Flags};
+use speaker::SpeakerFlags;
 
 /// The Twill node daemon.
 #[derive(Debug, Parser)]
@@ -37,6 +39,8 @@ struct Cli {
 enum Command {
     /// Run this node of the fabric.
     Run(Box<Flags>),
+    /// Run the BGP speaker alone, as an ordinary BGP daemon.
+    Bgp(SpeakerFlags),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     log();
     let outcome = match cli.command {
         Command::Run(flags) => run(*flags),
+        Command::Bgp(flags) => on_runtime(speaker::run(flags)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,11 +74,7 @@ fn log() {
 
 fn run(flags: Flags) -> Result<()> {
     let bootstrap = Bootstrap::load(flags)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
-    let ended = runtime.block_on(async {
+    on_runtime(async {
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         let stop = async move {
@@ -83,7 +84,15 @@ fn run(flags: Flags) -> Result<()> {
             }
         };
         daemon::run(bootstrap, stop).await
-    });
+    })
+}
+
+fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let ended = runtime.block_on(work);
     // A blocking call into a dead kernel or file system must not hold the process.
     runtime.shutdown_background();
     ended

@@ -1,11 +1,12 @@
 //! Sockets as BGP wants them.
 
 use super::sockopt;
-use crate::config::{PeerConfig, Secret};
+use crate::config::{PeerConfig, RangeConfig, Secret};
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -58,7 +59,7 @@ pub(super) async fn dial(config: &PeerConfig) -> io::Result<TcpStream> {
 /// What the system says.
 pub(super) fn protect(socket: &impl AsFd, config: &PeerConfig) -> io::Result<()> {
     if let Some(key) = &config.password {
-        sockopt::set_md5_key(socket.as_fd(), config.address, Some(key))?;
+        sockopt::set_md5_key(socket.as_fd(), config.address.into(), Some(key))?;
     }
     if let Some(hops) = config.ttl_security_hops {
         sockopt::set_ttl(socket.as_fd(), config.address.is_ipv6(), 255)?;
@@ -76,17 +77,23 @@ pub(super) fn protect_listener(
     listener: &TcpListener,
     v6: bool,
     peers: &[PeerConfig],
-    keyed: &mut BTreeMap<IpAddr, Secret>,
+    ranges: &[RangeConfig],
+    keyed: &mut BTreeMap<IpNet, Secret>,
 ) -> io::Result<()> {
-    let mine = || peers.iter().filter(|p| p.address.is_ipv6() == v6);
-    let wanted: BTreeMap<IpAddr, Secret> = mine()
-        .filter_map(|p| Some((p.address, p.password.clone()?)))
+    let all = || {
+        let peers = peers.iter().map(|p| (IpNet::from(p.address), p));
+        peers.chain(ranges.iter().map(|r| (r.net, &r.template)))
+    };
+    let mine = || all().map(|(_, p)| p).filter(|p| p.address.is_ipv6() == v6);
+    let wanted: BTreeMap<IpNet, Secret> = all()
+        .filter(|(_, p)| p.address.is_ipv6() == v6)
+        .filter_map(|(net, p)| Some((net, p.password.clone()?)))
         .collect();
-    for address in keyed.keys().filter(|a| !wanted.contains_key(*a)) {
-        sockopt::set_md5_key(listener.as_fd(), *address, None)?;
+    for net in keyed.keys().filter(|net| !wanted.contains_key(*net)) {
+        sockopt::set_md5_key(listener.as_fd(), *net, None)?;
     }
-    for (address, key) in wanted.iter().filter(|(a, k)| keyed.get(*a) != Some(*k)) {
-        sockopt::set_md5_key(listener.as_fd(), *address, Some(key))?;
+    for (net, key) in wanted.iter().filter(|(net, k)| keyed.get(*net) != Some(*k)) {
+        sockopt::set_md5_key(listener.as_fd(), *net, Some(key))?;
     }
     *keyed = wanted;
     if mine().any(|p| p.ttl_security_hops.is_some()) {

@@ -138,7 +138,7 @@ impl Link {
         match &self.state {
             State::Dialling(_) => Ok(()),
             State::Open(stream) | State::Closing(stream, _) => {
-                super::sockopt::set_md5_key(stream.as_fd(), config.address, config.password.as_ref())
+                super::sockopt::set_md5_key(stream.as_fd(), config.address.into(), config.password.as_ref())
             }
         }
     }

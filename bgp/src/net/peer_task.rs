@@ -40,6 +40,8 @@ pub(super) enum PeerEvent {
     Refresh(u32, RouteRefresh),
     /// A batch of this session is through.
     Sent(u32),
+    /// No connection is left, after so many that were accepted.
+    Vacant(u64),
 }
 
 /// What happened to a peer, in order.
@@ -56,6 +58,9 @@ pub(super) struct PeerTask {
     report: SharedReport,
     held_until: Option<Instant>,
     stopping: bool,
+    /// Connections handed over so far, and how many of them [`PeerEvent::Vacant`] has told of.
+    accepted: u64,
+    vacant_told: u64,
 }
 
 impl PeerTask {
@@ -71,6 +76,8 @@ impl PeerTask {
             report,
             held_until: None,
             stopping: false,
+            accepted: 0,
+            vacant_told: 0,
         }
     }
 
@@ -83,6 +90,10 @@ impl PeerTask {
         let mut permit: Option<OwnedPermit<PeerEvents>> = None;
         self.step(Input::Start);
         loop {
+            if self.links.is_empty() && self.vacant_told < self.accepted {
+                self.vacant_told = self.accepted;
+                self.pending.push(PeerEvent::Vacant(self.accepted));
+            }
             if !self.pending.is_empty()
                 && let Some(permit) = permit.take()
             {
@@ -99,7 +110,8 @@ impl PeerTask {
                     Ok(got) => permit = Some(got),
                     Err(_) => return,
                 },
-                command = commands.recv() => match command {
+                // Told to stop, it still has its goodbye to say; nobody will tell it anything more.
+                command = commands.recv(), if !self.stopping => match command {
                     Some(command) => self.command(command),
                     None => return,
                 },
@@ -156,6 +168,7 @@ impl PeerTask {
     }
 
     fn accepted(&mut self, stream: TcpStream) {
+        self.accepted += 1;
         let Ok(local) = stream.local_addr() else { return };
         let _ = stream.set_nodelay(true);
         if let Err(error) = super::dial::protect(&stream, self.fsm.config()) {

@@ -39,6 +39,10 @@ struct PeerHandle {
     commands: mpsc::Sender<PeerCommand>,
     report: SharedReport,
     address: IpAddr,
+    /// Connections handed over.
+    accepted: u64,
+    /// The task has no connection left, as far as is known.
+    vacant: bool,
 }
 
 /// One address that we listen on.
@@ -47,7 +51,7 @@ struct Listener {
     socket: Arc<TcpListener>,
     task: AbortHandle,
     /// MD5 keys set on it.
-    keyed: BTreeMap<IpAddr, Secret>,
+    keyed: BTreeMap<IpNet, Secret>,
 }
 
 /// Everything that runs.
@@ -109,6 +113,7 @@ impl RibTask {
             .filter_map(|p| self.speaker.peer_config(p))
             .cloned()
             .collect();
+        let ranges = self.speaker.ranges().to_vec();
         for address in addresses {
             let failed = |source| ConfigureError::Listen {
                 address: *address,
@@ -133,6 +138,7 @@ impl RibTask {
                     &listener.socket,
                     address.is_ipv6(),
                     &peers,
+                    &ranges,
                     &mut listener.keyed,
                 )
                 .map_err(failed)?;
@@ -162,7 +168,10 @@ impl RibTask {
                 change = self.bfd.changed() => self.bfd_changed(&change),
                 Some((stream, from)) = self.accepted.recv() => self.accept(stream, from),
                 Some(joined) = self.tasks.join_next() => supervise(joined),
-                () = until(deadline) => self.speaker.tick(Instant::now()),
+                () = until(deadline) => {
+                    self.speaker.tick(Instant::now());
+                    self.dismiss_late();
+                }
                 () = tokio::task::yield_now(), if busy => {}
             }
             busy = self.speaker.work(Instant::now());
@@ -223,6 +232,8 @@ impl RibTask {
                             commands,
                             report,
                             address,
+                            accepted: 0,
+                            vacant: false,
                         },
                     );
                 }
@@ -240,15 +251,41 @@ impl RibTask {
         }
     }
 
-    fn accept(&self, stream: tokio::net::TcpStream, from: SocketAddr) {
-        let peer = self.speaker.peer_at(from.ip().to_canonical());
-        match peer.and_then(|p| self.peers.get(&p)) {
+    fn accept(&mut self, stream: tokio::net::TcpStream, from: SocketAddr) {
+        let address = from.ip().to_canonical();
+        if self.speaker.peer_at(address).is_none()
+            && let Some(welcome) = self.speaker.welcome(address)
+        {
+            self.peers_changed(vec![welcome]);
+        }
+        let peer = self.speaker.peer_at(address);
+        match peer.and_then(|p| self.peers.get_mut(&p)) {
             // A flood of connections must not take the places that the speaker's window counts on.
             Some(handle) if handle.commands.capacity() > PEER_COMMANDS_MAX / 2 => {
-                let _ = handle.commands.try_send(PeerCommand::Accepted(stream));
+                handle.vacant = false;
+                if handle.commands.try_send(PeerCommand::Accepted(stream)).is_ok() {
+                    handle.accepted += 1;
+                }
             }
             Some(_) => tracing::debug!(%from, "bgp connection refused: too many at once"),
             None => tracing::debug!(%from, "bgp connection from an address that is no peer"),
+        }
+    }
+
+    /// Forgets a dynamic neighbour that has no connection left.
+    fn dismiss(&mut self, peer: PeerId) {
+        if self.peers.get(&peer).is_some_and(|h| h.vacant)
+            && let Some(removed) = self.speaker.dismiss(Instant::now(), peer)
+        {
+            self.peers_changed(vec![removed]);
+        }
+    }
+
+    /// Dynamic neighbours whose routes were kept for their return, in vain.
+    fn dismiss_late(&mut self) {
+        let vacant = self.peers.iter().filter(|(_, h)| h.vacant).map(|(p, _)| *p);
+        for peer in vacant.collect::<Vec<_>>() {
+            self.dismiss(peer);
         }
     }
 
@@ -270,6 +307,12 @@ impl RibTask {
                 PeerEvent::Routes(session, routes) => self.speaker.routes(now, peer, session, &routes),
                 PeerEvent::Refresh(session, refresh) => self.speaker.refresh(peer, session, refresh),
                 PeerEvent::Sent(session) => self.speaker.sent(peer, session),
+                PeerEvent::Vacant(accepted) => {
+                    if let Some(handle) = self.peers.get_mut(&peer) {
+                        handle.vacant = handle.accepted == accepted;
+                    }
+                    self.dismiss(peer);
+                }
             }
         }
     }

@@ -3,10 +3,11 @@
 #![expect(unsafe_code, reason = "setsockopt with structures that no safe wrapper knows")]
 
 use crate::config::Secret;
+use ipnet::IpNet;
 use socket2::{SockAddr, SockRef};
 use std::io;
 use std::mem::size_of;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// `TCP_MD5SIG_MAXKEYLEN` of linux/tcp.h.
@@ -23,8 +24,13 @@ struct TcpMd5Sig {
     key: [u8; KEY_MAX],
 }
 
-/// Sets, replaces or with `None` removes the key for connections with this address.
-pub(super) fn set_md5_key(socket: BorrowedFd<'_>, peer: IpAddr, key: Option<&Secret>) -> io::Result<()> {
+/// `TCP_MD5SIG_EXT` of linux/tcp.h: as `TCP_MD5SIG`, but its flags count.
+const TCP_MD5SIG_EXT: libc::c_int = 32;
+/// `TCP_MD5SIG_FLAG_PREFIX` of linux/tcp.h: the key is for all addresses of a prefix; the longest one wins.
+const FLAG_PREFIX: u8 = 1;
+
+/// Sets, replaces or with `None` removes the key for connections with these addresses.
+pub(super) fn set_md5_key(socket: BorrowedFd<'_>, peers: IpNet, key: Option<&Secret>) -> io::Result<()> {
     let octets = key.map_or(&[][..], |k| k.0.as_bytes());
     let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "a TCP MD5 key has at most 80 octets");
     let mut padded = [0; KEY_MAX];
@@ -32,7 +38,7 @@ pub(super) fn set_md5_key(socket: BorrowedFd<'_>, peer: IpAddr, key: Option<&Sec
         .get_mut(..octets.len())
         .ok_or_else(too_long)?
         .copy_from_slice(octets);
-    let address = SockAddr::from(SocketAddr::new(peer, 0));
+    let address = SockAddr::from(SocketAddr::new(peers.addr(), 0));
     // SAFETY: all of `sockaddr_storage` may be zero.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     // SAFETY: both are at least `address.len()` octets: socket2 keeps its address in a `sockaddr_storage`, too; they do not
@@ -44,15 +50,21 @@ pub(super) fn set_md5_key(socket: BorrowedFd<'_>, peer: IpAddr, key: Option<&Sec
             address.len() as usize,
         );
     }
+    let one = peers.prefix_len() == peers.max_prefix_len();
     let option = TcpMd5Sig {
         address: storage,
-        flags: 0,
-        prefix_len: 0,
+        flags: if one { 0 } else { FLAG_PREFIX },
+        prefix_len: if one { 0 } else { peers.prefix_len() },
         key_len: u16::try_from(octets.len()).map_err(|_| too_long())?,
         interface: 0,
         key: padded,
     };
-    let result = set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &option);
+    let result = set(
+        socket,
+        libc::IPPROTO_TCP,
+        if one { libc::TCP_MD5SIG } else { TCP_MD5SIG_EXT },
+        &option,
+    );
     match result {
         // Removing a key that is not there.
         Err(error) if key.is_none() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

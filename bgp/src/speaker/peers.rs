@@ -2,13 +2,14 @@
 
 use super::core::{Batch, Output, PeerChange, Shared, Speaker, on_plane};
 use super::export::ExportKey;
-use crate::config::{Config, ConfigError, PeerConfig};
+use crate::config::{Config, ConfigError, PEERS_MAX, PeerConfig};
 use crate::family::{Family, PerFamily};
 use crate::fsm::{Down, Session};
 use crate::policy::{LearnedFrom, SessionType};
 use crate::rib::{PathSource, PeerId};
 use crate::view::PrefixCounts;
 use crate::wire::RouteRefresh;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -25,6 +26,8 @@ pub(super) struct Stale {
 #[derive(Debug)]
 pub(super) struct PeerSlot {
     pub(super) config: PeerConfig,
+    /// It has no entry of its own: it came from a range.
+    pub(super) dynamic: bool,
     pub(super) session: Option<Session>,
     /// Batches handed over and not yet taken by the socket.
     pub(super) in_flight: u32,
@@ -40,9 +43,10 @@ pub(super) struct PeerSlot {
 }
 
 impl PeerSlot {
-    fn new(config: PeerConfig) -> Self {
+    fn new(config: PeerConfig, dynamic: bool) -> Self {
         Self {
             config,
+            dynamic,
             session: None,
             in_flight: 0,
             counts: PerFamily::default(),
@@ -79,19 +83,34 @@ impl Speaker {
         let common = (old.asn, old.router_id) != (config.asn, config.router_id);
         self.shared.sources.at_mut(PeerId::LOCAL).router_id = config.router_id;
         let mut changes = Vec::new();
+        let mut peers = config.peers.clone();
+        let listed: BTreeSet<IpAddr> = peers.iter().map(|p| p.address).collect();
         let gone = self
             .shared
             .by_address
             .iter()
-            .filter(|(a, _)| !config.peers.iter().any(|p| p.address == **a));
+            .filter(|(a, _)| !listed.contains(*a));
         for (address, peer) in gone.map(|(a, p)| (*a, *p)).collect::<Vec<_>>() {
-            self.remove_peer(now, address, peer);
-            changes.push(PeerChange::Removed(peer));
+            // A dynamic neighbour stays one while a range has its address.
+            let dynamic = self.shared.peer(peer).is_some_and(|s| s.dynamic);
+            match config.range_of(address).filter(|_| dynamic) {
+                Some(range) => peers.push(range.peer(address)),
+                None => {
+                    self.remove_peer(now, address, peer);
+                    changes.push(PeerChange::Removed(peer));
+                }
+            }
         }
-        for config in config.peers {
+        for config in peers {
             match self.shared.by_address.get(&config.address).copied() {
-                None => changes.push(PeerChange::Added(self.add_peer(config.clone()), Box::new(config))),
+                None => {
+                    let peer = self.add_peer(config.clone(), false);
+                    changes.push(PeerChange::Added(peer, Box::new(config)));
+                }
                 Some(peer) => {
+                    if let Some(slot) = self.shared.peer_mut(peer) {
+                        slot.dynamic &= !listed.contains(&config.address);
+                    }
                     if common || self.shared.peer(peer).is_some_and(|s| s.config != config) {
                         self.change_peer(peer, config.clone());
                         changes.push(PeerChange::Changed(peer, Box::new(config)));
@@ -103,7 +122,45 @@ impl Speaker {
         Ok(changes)
     }
 
-    fn add_peer(&mut self, config: PeerConfig) -> PeerId {
+    /// A stranger connects: a new peer, if a range has its address and there is a place.
+    pub fn welcome(&mut self, address: IpAddr) -> Option<PeerChange> {
+        let range = self.shared.config.range_of(address)?;
+        let dynamic = |a: &IpAddr, p: &PeerId| {
+            self.shared.peer(*p).is_some_and(|s| s.dynamic)
+                && self
+                    .shared
+                    .config
+                    .range_of(*a)
+                    .is_some_and(|r| r.net == range.net)
+        };
+        let of_range = self
+            .shared
+            .by_address
+            .iter()
+            .filter(|(a, p)| dynamic(a, p))
+            .count();
+        if of_range >= range.peers_max as usize || self.shared.by_address.len() >= PEERS_MAX {
+            return None;
+        }
+        let config = range.peer(address);
+        let peer = self.add_peer(config.clone(), true);
+        Some(PeerChange::Added(peer, Box::new(config)))
+    }
+
+    /// A dynamic neighbour has no connection left: it is forgotten, unless its routes are kept for its return
+    /// (RFC 4724). `None` if it stays, for this reason or since it is no dynamic neighbour.
+    pub fn dismiss(&mut self, now: Instant, peer: PeerId) -> Option<PeerChange> {
+        let slot = self.shared.peer(peer)?;
+        let away = slot.session.is_none() && slot.deadlines().next().is_none();
+        if !slot.dynamic || !away {
+            return None;
+        }
+        let address = slot.config.address;
+        self.remove_peer(now, address, peer);
+        Some(PeerChange::Removed(peer))
+    }
+
+    fn add_peer(&mut self, config: PeerConfig, dynamic: bool) -> PeerId {
         let place = self
             .shared
             .peers
@@ -120,7 +177,7 @@ impl Speaker {
         let peer = PeerId(u16::try_from(place).expect("PEERS_MAX peers and as many departing ones fit"));
         self.shared.by_address.insert(config.address, peer);
         if let Some(slot) = self.shared.peers.get_mut(place) {
-            *slot = Some(PeerSlot::new(config));
+            *slot = Some(PeerSlot::new(config, dynamic));
         }
         self.rank(peer, None);
         peer

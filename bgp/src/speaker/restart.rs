@@ -101,6 +101,14 @@ impl Speaker {
     }
 
     fn start_sweep(&mut self, peer: PeerId, family: Family) {
+        // Who never gave us anything costs no walk of the table.
+        if self
+            .shared
+            .peer(peer)
+            .is_some_and(|s| s.counts.at(family).received == 0)
+        {
+            return;
+        }
         on_plane!(self, family, |plane, _shared| plane.start_sweep(peer));
     }
 

@@ -2,6 +2,7 @@
 
 use super::core::{Shared, Speaker};
 use super::plane::Plane;
+use crate::config::RangeConfig;
 use crate::family::{Family, PerFamily};
 use crate::prefix::Prefix;
 use crate::rib::{DestId, Path, PeerId, Step, decision};
@@ -50,6 +51,12 @@ impl Speaker {
     /// Peers by address.
     pub fn peers(&self) -> impl Iterator<Item = PeerId> + '_ {
         self.shared.by_address.values().copied()
+    }
+
+    /// The ranges of dynamic neighbours.
+    #[must_use]
+    pub fn ranges(&self) -> &[RangeConfig] {
+        &self.shared.config.ranges
     }
 
     /// Routes, ascending by prefix and within it by decision.

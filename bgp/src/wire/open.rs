@@ -61,6 +61,9 @@ pub enum OpenError {
     /// One or two seconds.
     #[error("unacceptable hold time {0} s")]
     UnacceptableHoldTime(u16),
+    /// A parameter other than capabilities; RFC 4271's authentication (1) was deprecated.
+    #[error("optional parameter {0} is not supported")]
+    UnsupportedParameter(u8),
     /// Lengths that do not add up: 2/0, since BIRD answers 2/4 by dropping all capabilities.
     #[error("malformed optional parameters")]
     Malformed,
@@ -74,6 +77,7 @@ impl OpenError {
             Self::UnsupportedVersion(_) => Notification::with(2, 1, &[0, VERSION]),
             Self::BadPeerAs(_) => Notification::new(2, 2),
             Self::BadIdentifier(_) => Notification::new(2, 3),
+            Self::UnsupportedParameter(_) => Notification::new(2, 4),
             Self::UnacceptableHoldTime(_) => Notification::new(2, 6),
             Self::Malformed => Notification::new(2, 0),
         }
@@ -81,7 +85,7 @@ impl OpenError {
 }
 
 impl Open {
-    /// Reads the body of a message. Parameters and capabilities that we do not know are passed over.
+    /// Reads the body of a message. Capabilities that we do not know are passed over.
     ///
     /// # Errors
     /// [`OpenError`]: the connection ends with its NOTIFICATION.
@@ -166,9 +170,10 @@ fn parameters(input: &[u8], into: &mut Capabilities) -> Result<(), OpenError> {
             _ => return Err(OpenError::Malformed),
         };
         let (value, after) = after.split_at_checked(len).ok_or(OpenError::Malformed)?;
-        if kind == CAPABILITIES_PARAMETER {
-            capability::read(value, into);
+        if kind != CAPABILITIES_PARAMETER {
+            return Err(OpenError::UnsupportedParameter(kind));
         }
+        capability::read(value, into);
         rest = after;
     }
     Ok(())

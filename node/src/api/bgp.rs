@@ -26,6 +26,11 @@ pub(super) struct Bgp {
 }
 
 impl Bgp {
+    /// The service of a speaker, with or without a fabric around it.
+    pub(super) fn of(speaker: Speaker) -> Self {
+        Self { speaker }
+    }
+
     pub(super) fn new<S: Store>(api: Api<S>) -> Self {
         Self { speaker: api.speaker }
     }

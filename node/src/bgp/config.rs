@@ -6,12 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use twill_bgp::config::LocalAs;
 use twill_bgp::{Config, PeerConfig};
 use twill_model::resources::bgpconfiguration::BindMode;
 use twill_model::resources::{BgpConfiguration, Node};
 
-use super::peers::Session;
 use super::policies::{self, Policies};
+use super::secrets::Passwords;
+use super::session::Session;
 use crate::fabric::Fabric;
 
 /// The cluster's AS if no resource says.
@@ -45,6 +47,8 @@ pub(crate) struct Source {
 pub(crate) struct Derived {
     pub(crate) config: Config,
     pub(crate) sources: BTreeMap<IpAddr, Source>,
+    /// Gateways to peers, by the route to the peer (`reachableBy`).
+    pub(crate) gateways: BTreeMap<IpNet, IpAddr>,
     /// One sentence each, naming the resource.
     pub(crate) warnings: Vec<String>,
 }
@@ -56,9 +60,15 @@ pub(super) struct Local<'a> {
     pub(super) node: &'a Node,
     pub(super) asn: u32,
     pub(super) fabric: &'a Fabric,
+    pub(super) passwords: &'a Passwords,
 }
 
 impl Local<'_> {
+    /// Our cluster ID, if we reflect routes.
+    pub(super) fn cluster_id(&self) -> Option<Ipv4Addr> {
+        cluster_id(self.node)
+    }
+
     /// Our address with its subnet, in the family of `peer`.
     pub(super) fn address_towards(&self, peer: IpAddr) -> Option<IpNet> {
         addresses(self.node)
@@ -67,41 +77,68 @@ impl Local<'_> {
     }
 }
 
-/// Derives the configuration of node `own`, which announces `ours`. `None` while the node has no address to speak from: there is nobody to be.
-pub(crate) fn bgp_config(own: &str, fabric: &Fabric, ours: &BTreeSet<IpNet>) -> Option<Derived> {
+/// A node's cluster ID, if it reflects routes.
+pub(super) fn cluster_id(node: &Node) -> Option<Ipv4Addr> {
+    let bgp = node.spec.bgp.as_ref();
+    bgp.and_then(|b| b.route_reflector_cluster_id).map(|id| id.0)
+}
+
+/// Derives the configuration of node `own`, which announces `ours` and has read `passwords`. `None` while the node has no
+/// address to speak from: there is nobody to be.
+pub(crate) fn bgp_config(
+    own: &str,
+    fabric: &Fabric,
+    ours: &BTreeSet<IpNet>,
+    passwords: &Passwords,
+) -> Option<Derived> {
     let node = fabric.nodes.get(own)?;
     let addresses = addresses(node);
     let asn = as_number(node, fabric);
     let mut config = Config::new(asn, router_id(own, &addresses)?);
     config.listen = listen(own, fabric, &addresses);
     config.track_next_hops = true;
-    config.cluster_id = node
-        .spec
-        .bgp
-        .as_ref()
-        .and_then(|b| b.route_reflector_cluster_id)
-        .map(|id| id.0);
+    config.cluster_id = cluster_id(node);
     let local = Local {
         name: own,
         node,
         asn,
         fabric,
+        passwords,
     };
-    let policies = Policies::new(fabric, ours);
-    let mut warnings = policies.warnings.clone();
-    let mut sources = BTreeMap::new();
+    let mut policies = Policies::new(&local, ours);
+    let (mut sources, mut gateways, mut warnings) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for session in super::peers::sessions(&local, &mut warnings) {
-        sources.insert(session.address, session.source.clone());
-        config.peers.push(peer_config(&local, &policies, session));
+        let (address, source) = (session.address, session.source.clone());
+        let gateway = session.reachable_by;
+        match peer_config(&local, &mut policies, session) {
+            Ok(peer) => config.peers.push(peer),
+            Err(reason) => {
+                warnings.push(format!(
+                    "the session with {address} ({}) is not opened: {reason}",
+                    source.name
+                ));
+                continue;
+            }
+        }
+        sources.insert(address, source);
+        gateways.extend(gateway.map(|gateway| (IpNet::from(address), gateway)));
     }
+    warnings.append(&mut policies.warnings);
+    warnings.sort();
+    warnings.dedup();
     Some(Derived {
         config,
         sources,
+        gateways,
         warnings,
     })
 }
 
-fn peer_config(local: &Local<'_>, policies: &Policies, session: Session) -> PeerConfig {
+fn peer_config(
+    local: &Local<'_>,
+    policies: &mut Policies<'_>,
+    session: Session,
+) -> Result<PeerConfig, String> {
     let mut peer = PeerConfig::new(session.address, session.asn);
     let ours = local.address_towards(session.address);
     peer.port = session.port;
@@ -118,14 +155,21 @@ fn peer_config(local: &Local<'_>, policies: &Policies, session: Session) -> Peer
     if let Some(secs) = session.restart_secs {
         peer.graceful_restart.restart_secs = secs;
     }
-    let external = session.asn != local.asn;
-    peer.import = Arc::clone(if external {
-        &policies.import_external
-    } else {
-        &policies.import_internal
+    // As BIRD's `local as`: to this peer we are that AS and no other.
+    peer.local_as = session.local_asn.map(|asn| LocalAs {
+        asn,
+        prepend_received: false,
+        replace: true,
     });
-    peer.export = Arc::clone(&policies.export);
-    peer
+    peer.timers.keepalive = session.keepalive;
+    peer.password = session.password;
+    let pair = policies.of(&session.filters)?;
+    (peer.import, peer.export) = (pair.import, pair.export);
+    // One that the speaker refuses must not take the others with it.
+    let mut alone = Config::new(local.asn, Ipv4Addr::LOCALHOST);
+    alone.peers.push(peer.clone());
+    alone.check().map_err(|error| error.to_string())?;
+    Ok(peer)
 }
 
 /// A node's BGP addresses with their subnets, IPv4 first.
@@ -176,7 +220,7 @@ pub(super) fn default_configuration(fabric: &Fabric) -> Option<&Arc<BgpConfigura
     fabric.bgp_configurations.get("default")
 }
 
-fn node_configuration<'a>(node: &str, fabric: &'a Fabric) -> Option<&'a Arc<BgpConfiguration>> {
+pub(super) fn node_configuration<'a>(node: &str, fabric: &'a Fabric) -> Option<&'a Arc<BgpConfiguration>> {
     fabric.bgp_configurations.get(&format!("node.{node}"))
 }
 

@@ -3,33 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use twill_bgp::config::NextHopMode as SpeakerNextHop;
-use twill_model::resources::bgppeer::{NextHopMode, ReversePeering, SourceAddress};
+use twill_model::resources::bgppeer::ReversePeering;
 use twill_model::resources::{BgpPeer, Node};
 use twill_model::selector::Selector;
 
 use super::config::{
-    BGP_PORT, Local, PeerType, Source, addresses, as_number, default_configuration, listen_port,
+    BGP_PORT, Local, PeerType, Source, addresses, as_number, cluster_id, default_configuration, listen_port,
 };
-
-/// RFC 4724: the restart time has twelve bits.
-const RESTART_SECS_MAX: u64 = 4095;
-
-/// One session that resources ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Session {
-    pub(super) address: IpAddr,
-    pub(super) port: u16,
-    pub(super) asn: u32,
-    pub(super) passive: bool,
-    pub(super) source: Source,
-    pub(super) from_node_address: bool,
-    pub(super) next_hop: SpeakerNextHop,
-    pub(super) own_as_allowed: u8,
-    pub(super) ttl_security_hops: Option<u8>,
-    pub(super) restart_secs: Option<u16>,
-    pub(super) route_reflector_client: bool,
-}
+use super::session::{Session, password, restart_secs};
 
 /// All sessions of this node by address. Where several resources name one address, global BGPPeers win over those for
 /// nodes, in order of name, and both over the mesh: they say more.
@@ -50,21 +31,28 @@ pub(super) fn sessions(local: &Local<'_>, warnings: &mut Vec<String>) -> Vec<Ses
             Err(reason) => warnings.push(format!("BGPPeer {name} is not used: {reason}")),
         }
     }
-    for session in mesh(local) {
-        by_address.entry(session.address).or_insert(session);
+    match mesh(local) {
+        Ok(sessions) => {
+            for session in sessions {
+                by_address.entry(session.address).or_insert(session);
+            }
+        }
+        Err(reason) => warnings.push(format!("the node-to-node mesh is not opened: {reason}")),
     }
     by_address.into_values().collect()
 }
 
 /// Every other node, unless it or we reflect routes or the mesh is off.
-fn mesh(local: &Local<'_>) -> Vec<Session> {
+fn mesh(local: &Local<'_>) -> Result<Vec<Session>, String> {
     let config = default_configuration(local.fabric);
     let enabled = config
         .and_then(|c| c.spec.node_to_node_mesh_enabled)
         .unwrap_or(true);
     if !enabled || cluster_id(local.node).is_some() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
+    let key = config.and_then(|c| c.spec.node_mesh_password.as_ref());
+    let key = password("nodeMeshPassword", key, local.passwords)?;
     let restart = config.and_then(|c| c.spec.node_mesh_max_restart_time);
     let others = local
         .fabric
@@ -84,17 +72,18 @@ fn mesh(local: &Local<'_>) -> Vec<Session> {
         let ours = local.address_towards(address)?;
         let port = listen_port(&source.name, local.fabric);
         let passive = is_passive(ours.addr(), address);
-        let restart_secs = restart.map(|r| restart_secs(r.to_std().as_secs()));
+        let restart_secs = restart.map(|r| restart_secs(r.to_std()));
         Some(Session {
             passive,
             restart_secs,
-            ..plain(address, port, asn, source)
+            password: key.clone(),
+            ..Session::plain(address, port, asn, source)
         })
     };
-    sessions
+    Ok(sessions
         .filter_map(session)
         .filter(|s| !is_own(local, s.address))
-        .collect()
+        .collect())
 }
 
 /// The sessions that one BGPPeer asks of us, as its local or as its remote side.
@@ -102,42 +91,36 @@ fn of_peer(local: &Local<'_>, name: &str, peer: &BgpPeer) -> Result<Vec<Session>
     let spec = &peer.spec;
     let here = local_side(local, peer)?;
     let reverse = spec.reverse_peering != Some(ReversePeering::Manual);
-    if !spec.local_workload_selector.is_empty() {
-        return refuse(
-            here.contains_key(local.name),
-            "localWorkloadSelector is not supported yet",
-        );
-    }
     let global = spec.node.is_empty() && spec.node_selector.is_empty();
     let source = Source {
         kind: if global { PeerType::Global } else { PeerType::Node },
         name: name.to_owned(),
     };
     let mut sessions = Vec::new();
-    if spec.peer_selector.is_empty() {
-        let (address, port) = peer_address(&spec.peer_ip)?;
-        let owner = local
-            .fabric
-            .nodes
-            .iter()
-            .find(|(_, n)| addresses(n).iter().any(|net| net.addr() == address));
-        if here.contains_key(local.name) && !is_own(local, address) {
-            let listens = owner.map_or(BGP_PORT, |(name, _)| listen_port(name, local.fabric));
-            let passive = owner.is_some()
-                && local
-                    .address_towards(address)
-                    .is_some_and(|o| is_passive(o.addr(), address));
-            let session = plain(address, port.unwrap_or(listens), spec.as_number.0, source.clone());
-            let client = owner.is_some_and(|(_, n)| is_client(local, n, session.asn))
-                || owner.is_none() && cluster_id(local.node).is_some() && session.asn == local.asn;
-            sessions.push(Session {
-                passive,
-                route_reflector_client: client,
-                ..session
-            });
+    if !spec.local_workload_selector.is_empty() {
+        if here.contains_key(local.name) {
+            sessions = workloads(local, peer, &source)?;
         }
-        if reverse && owner.is_some_and(|(name, _)| name == local.name) {
-            sessions.extend(towards_nodes(local, here.into_iter(), &source));
+    } else if spec.peer_selector.is_empty() {
+        let (address, port) = peer_address(&spec.peer_ip)?;
+        let owner = owner(local, address);
+        if here.contains_key(local.name) && !is_own(local, address) {
+            sessions.push(towards_address(local, peer, &source, (address, port), owner)?);
+        }
+        let is_us = owner.is_some_and(|(name, node)| {
+            let asn = as_number(node, local.fabric);
+            // As in calico-node: with another number or port it is another speaker on this host.
+            let same_asn = spec.as_number.0 == 0 || spec.as_number.0 == asn;
+            name == local.name && same_asn && port.is_none_or(|p| p == listen_port(name, local.fabric))
+        });
+        if reverse && is_us {
+            let near = here.into_iter().filter(|(name, _)| *name != local.name);
+            let found = towards_nodes(local, near, &source);
+            sessions.extend(
+                found
+                    .into_iter()
+                    .filter(|s| s.address.is_ipv4() == address.is_ipv4()),
+            );
         }
     } else {
         let there = selected(local, "peerSelector", &spec.peer_selector)?;
@@ -148,12 +131,75 @@ fn of_peer(local: &Local<'_>, name: &str, peer: &BgpPeer) -> Result<Vec<Session>
             sessions.extend(towards_nodes(local, here.into_iter(), &source));
         }
     }
-    if sessions.is_empty() {
-        return Ok(sessions);
+    for session in &mut sessions {
+        session.apply(local, peer)?;
+        let internal = session.asn == session.own_asn(local);
+        session.route_reflector_client &= internal;
     }
-    unsupported(peer)?;
-    sessions.iter_mut().for_each(|session| settings(session, peer));
     Ok(sessions)
+}
+
+/// The node that has this address.
+fn owner<'a>(local: &Local<'a>, address: IpAddr) -> Option<(&'a str, &'a Node)> {
+    let has = |node: &Node| addresses(node).iter().any(|net| net.addr() == address);
+    let mut nodes = local.fabric.nodes.iter();
+    nodes
+        .find(|(_, n)| has(n))
+        .map(|(name, node)| (name.as_str(), node.as_ref()))
+}
+
+/// The session with one address, which may be a node's.
+fn towards_address(
+    local: &Local<'_>,
+    peer: &BgpPeer,
+    source: &Source,
+    (address, port): (IpAddr, Option<u16>),
+    owner: Option<(&str, &Node)>,
+) -> Result<Session, String> {
+    let spec = &peer.spec;
+    let asn = match (spec.as_number.0, owner) {
+        (0, Some((_, node))) => as_number(node, local.fabric),
+        (0, None) => return Err("asNumber must be set: peerIP is no node's address".to_owned()),
+        (asn, _) => asn,
+    };
+    let listens = owner.map_or(BGP_PORT, |(name, _)| listen_port(name, local.fabric));
+    let passive = owner.is_some()
+        && source.kind == PeerType::Global
+        && local
+            .address_towards(address)
+            .is_some_and(|o| is_passive(o.addr(), address));
+    // The peer's own cluster ID is known of nodes only; whoever has none, or another, is a client.
+    let same = owner.is_some_and(|(_, n)| cluster_id(n) == local.cluster_id());
+    Ok(Session {
+        passive,
+        route_reflector_client: local.cluster_id().is_some() && !same,
+        ..Session::plain(address, port.unwrap_or(listens), asn, source.clone())
+    })
+}
+
+/// The workloads of this node that the selector selects, each with all its addresses. They dial us; we answer on any of
+/// our addresses.
+fn workloads(local: &Local<'_>, peer: &BgpPeer, source: &Source) -> Result<Vec<Session>, String> {
+    let spec = &peer.spec;
+    let selector =
+        Selector::parse(&spec.local_workload_selector).map_err(|e| format!("localWorkloadSelector: {e}"))?;
+    if spec.as_number.0 == 0 {
+        return Err("asNumber must be set beside localWorkloadSelector".to_owned());
+    }
+    let found = local
+        .fabric
+        .own_endpoints
+        .values()
+        .filter(|(e, _)| selector.matches(&e.metadata.labels));
+    let found = found.flat_map(|(e, _)| e.spec.ip_networks.iter().map(|net| net.addr()));
+    Ok(found
+        .map(|address| Session {
+            passive: true,
+            from_node_address: false,
+            route_reflector_client: local.cluster_id().is_some(),
+            ..Session::plain(address, BGP_PORT, spec.as_number.0, source.clone())
+        })
+        .collect())
 }
 
 /// The nodes that a BGPPeer is for.
@@ -201,7 +247,7 @@ fn towards_nodes<'a>(
             .into_iter()
             .filter(|net| local.address_towards(net.addr()).is_some())
         {
-            let session = plain(net.addr(), port, asn, source.clone());
+            let session = Session::plain(net.addr(), port, asn, source.clone());
             sessions.push(Session {
                 route_reflector_client: is_client(local, node, asn),
                 ..session
@@ -209,69 +255,6 @@ fn towards_nodes<'a>(
         }
     }
     sessions
-}
-
-fn plain(address: IpAddr, port: u16, asn: u32, source: Source) -> Session {
-    Session {
-        address,
-        port,
-        asn,
-        passive: false,
-        source,
-        from_node_address: true,
-        next_hop: SpeakerNextHop::Auto,
-        own_as_allowed: 0,
-        ttl_security_hops: None,
-        restart_secs: None,
-        route_reflector_client: false,
-    }
-}
-
-fn settings(session: &mut Session, peer: &BgpPeer) {
-    let spec = &peer.spec;
-    session.next_hop = match &spec.next_hop_mode {
-        Some(NextHopMode::Self_) => SpeakerNextHop::SelfAddress,
-        Some(NextHopMode::Keep) => SpeakerNextHop::Keep,
-        _ if spec.keep_original_next_hop => SpeakerNextHop::Keep,
-        _ => SpeakerNextHop::Auto,
-    };
-    session.from_node_address = spec.source_address != Some(SourceAddress::None);
-    session.own_as_allowed = spec
-        .num_allowed_local_as_numbers
-        .map_or(0, |n| u8::try_from(n).unwrap_or(if n < 0 { 0 } else { u8::MAX }));
-    session.ttl_security_hops = spec.ttl_security.filter(|hops| *hops > 0);
-    session.restart_secs = spec.max_restart_time.map(|t| restart_secs(t.to_std().as_secs()));
-}
-
-/// What would make a session another one than was asked for: better none than an open one.
-fn unsupported(peer: &BgpPeer) -> Result<(), String> {
-    let spec = &peer.spec;
-    let password = spec
-        .password
-        .is_some()
-        .then_some("password: secrets cannot be read yet");
-    let local_as = spec
-        .local_as_number
-        .is_some()
-        .then_some("localASNumber is not supported yet");
-    let filters = (!spec.filters.is_empty()).then_some("filters: BGPFilter is not supported yet");
-    let gateway = (!spec.reachable_by.is_empty()).then_some("reachableBy is not supported yet");
-    match [password, local_as, filters, gateway]
-        .into_iter()
-        .flatten()
-        .next()
-    {
-        Some(reason) => Err(reason.to_owned()),
-        None => Ok(()),
-    }
-}
-
-fn refuse(concerns_us: bool, reason: &str) -> Result<Vec<Session>, String> {
-    if concerns_us {
-        Err(reason.to_owned())
-    } else {
-        Ok(Vec::new())
-    }
 }
 
 /// `ip`, `ip:port` or `[ipv6]:port`.
@@ -294,20 +277,8 @@ fn is_own(local: &Local<'_>, address: IpAddr) -> bool {
     addresses(local.node).iter().any(|net| net.addr() == address)
 }
 
-fn cluster_id(node: &Node) -> Option<std::net::Ipv4Addr> {
-    node.spec
-        .bgp
-        .as_ref()
-        .and_then(|b| b.route_reflector_cluster_id)
-        .map(|id| id.0)
-}
-
 /// RFC 4456: an internal peer of ours that is no reflector of our own cluster.
 fn is_client(local: &Local<'_>, peer: &Node, asn: u32) -> bool {
-    let ours = cluster_id(local.node);
+    let ours = local.cluster_id();
     ours.is_some() && asn == local.asn && cluster_id(peer) != ours
-}
-
-fn restart_secs(secs: u64) -> u16 {
-    u16::try_from(secs.min(RESTART_SECS_MAX)).unwrap_or(u16::MAX)
 }

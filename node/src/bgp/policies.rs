@@ -1,16 +1,17 @@
-//! The policies of the fabric's sessions, as data: what comes in and what goes out.
-//! One policy of each kind for all peers, shared, so that the speaker builds its UPDATEs once for all of them.
+//! The policies of the fabric's sessions, as data: what comes in and what goes out, in calico-node's order (confd's BIRD
+//! templates). Sessions with the same filters share one policy, so that the speaker builds its UPDATEs once for all of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use twill_bgp::policy::{
-    Action, Condition, LearnedFrom, PREFIX_RULES_MAX, Policy, PrefixRule, PrefixSet, SessionType, Term,
-    Verdict,
+    Action, Condition, LearnedFrom, PREFIX_RULES_MAX, Policy, PrefixRule, PrefixSet, SessionType, TERMS_MAX,
+    Term, Verdict,
 };
 
-use crate::fabric::Fabric;
+use super::config::{Local, default_configuration, local_pref, node_configuration};
+use super::filters::{self, Community, Direction, community};
 
 /// LOCAL_PREF of a route is this less its metric.
 pub(super) const LOCAL_PREF_BASE: u32 = i32::MAX.unsigned_abs();
@@ -33,17 +34,25 @@ const MARTIANS: [&str; 9] = [
 /// the peer's best path, and the peer does not send the owner its own block back.
 const MED_PASSED_ON: u32 = 1;
 
-/// The shared policies, and what did not fit into them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Policies {
-    pub(super) import_external: Arc<Policy>,
-    pub(super) import_internal: Arc<Policy>,
-    pub(super) export: Arc<Policy>,
+/// What all sessions of the node have in common, and the policies made so far.
+#[derive(Debug)]
+pub(super) struct Policies<'a> {
+    local: &'a Local<'a>,
+    /// The terms behind the filters.
+    export: Vec<Term>,
+    made: BTreeMap<Vec<String>, Pair>,
     pub(super) warnings: Vec<String>,
 }
 
-impl Policies {
-    pub(super) fn new(fabric: &Fabric, ours: &BTreeSet<IpNet>) -> Self {
+/// The two policies of a session.
+#[derive(Clone, Debug)]
+pub(super) struct Pair {
+    pub(super) import: Arc<Policy>,
+    pub(super) export: Arc<Policy>,
+}
+
+impl<'a> Policies<'a> {
+    pub(super) fn new(local: &'a Local<'a>, ours: &BTreeSet<IpNet>) -> Self {
         let mut warnings = Vec::new();
         let mut bounded = |what: &str, mut nets: Vec<IpNet>| {
             if nets.len() > PREFIX_RULES_MAX {
@@ -55,50 +64,75 @@ impl Policies {
             }
             nets
         };
-        let pools = bounded(
-            "IPPools",
-            fabric.pools.values().map(|p| p.spec.cidr.masked()).collect(),
-        );
-        let hidden = fabric.pools.values().filter(|p| p.spec.disable_bgp_export);
+        let pools = &local.fabric.pools;
+        let all = bounded("IPPools", pools.values().map(|p| p.spec.cidr.masked()).collect());
+        let hidden = pools.values().filter(|p| p.spec.disable_bgp_export);
         let hidden = bounded(
             "IPPools with disableBGPExport",
             hidden.map(|p| p.spec.cidr.masked()).collect(),
         );
         let blocks = ours.iter().filter(|net| net.prefix_len() < net.max_prefix_len());
         let blocks = bounded("own blocks", blocks.copied().collect());
+        let mut export = export(local, &all, &hidden, &blocks);
+        let communities = communities(local, &mut warnings);
+        // Behind what hides pools, in front of what decides.
+        export.splice(1..1, communities);
         Self {
-            import_external: import_external(&pools),
-            import_internal: import_internal(),
-            export: export(&pools, &hidden, &blocks),
+            local,
+            export,
+            made: BTreeMap::new(),
             warnings,
         }
     }
+
+    /// The policies of a session with these filters.
+    ///
+    /// # Errors
+    /// Why the session must not run: a filter that cannot be obeyed.
+    pub(super) fn of(&mut self, names: &[String]) -> Result<Pair, String> {
+        if let Some(pair) = self.made.get(names) {
+            return Ok(pair.clone());
+        }
+        let fabric = self.local.fabric;
+        let (mut import, mut export) = (Vec::new(), Vec::new());
+        for name in names {
+            // As in calico-node, one that does not exist filters nothing.
+            let Some(filter) = fabric.bgp_filters.get(name) else {
+                self.warnings.push(format!(
+                    "BGPFilter {name} is named by a BGPPeer and does not exist"
+                ));
+                continue;
+            };
+            import.extend(filters::terms(name, filter, Direction::Import, fabric)?);
+            export.extend(filters::terms(name, filter, Direction::Export, fabric)?);
+        }
+        export.extend(self.export.iter().cloned());
+        // Martians go first: no filter makes a route of them.
+        import.insert(0, Term::reject("martians", vec![Condition::Prefix(martians())]));
+        let policy = |terms: Vec<Term>, default| {
+            let policy = Policy { terms, default };
+            if policy.within_bounds() {
+                Ok(Arc::new(policy))
+            } else {
+                Err(format!(
+                    "its filters make more than {TERMS_MAX} terms, or one of more than {PREFIX_RULES_MAX} prefixes"
+                ))
+            }
+        };
+        // Everybody is trusted with the rest, as by Calico's nodes.
+        let pair = Pair {
+            import: policy(import, Verdict::Accept)?,
+            export: policy(export, Verdict::Reject)?,
+        };
+        self.made.insert(names.to_vec(), pair.clone());
+        Ok(pair)
+    }
 }
 
-/// Everything but martians and prefixes inside our own pools: nobody outside may draw pods' traffic to himself.
-fn import_external(pools: &[IpNet]) -> Arc<Policy> {
-    let inside_pools = PrefixSet::within(pools.iter().copied());
-    Arc::new(Policy {
-        terms: vec![
-            Term::reject("martians", vec![Condition::Prefix(martians())]),
-            Term::reject("inside our pools", vec![Condition::Prefix(inside_pools)]),
-        ],
-        default: Verdict::Accept,
-    })
-}
-
-/// Other nodes are trusted, as Calico's are.
-fn import_internal() -> Arc<Policy> {
-    let terms = vec![Term::reject("martians", vec![Condition::Prefix(martians())])];
-    Arc::new(Policy {
-        terms,
-        default: Verdict::Accept,
-    })
-}
-
-/// Own blocks and borrowed addresses, nothing more specific inside own blocks, and what others announce inside pools:
-/// that is how a router behind one node learns of all. The speaker itself never sends one internal peer's routes to another.
-fn export(pools: &[IpNet], hidden: &[IpNet], own_blocks: &[IpNet]) -> Arc<Policy> {
+/// Own blocks and borrowed addresses, nothing more specific inside own blocks but what overrides it, service prefixes, and
+/// what others announce inside pools: that is how a router behind one node learns of all. The speaker itself never sends
+/// one internal peer's routes to another, unless it reflects.
+fn export(local: &Local<'_>, pools: &[IpNet], hidden: &[IpNet], own_blocks: &[IpNet]) -> Vec<Term> {
     let inside_blocks = own_blocks.iter().map(|b| PrefixRule {
         ge: b.prefix_len() + 1,
         ..PrefixRule::within(*b)
@@ -106,28 +140,85 @@ fn export(pools: &[IpNet], hidden: &[IpNet], own_blocks: &[IpNet]) -> Arc<Policy
     let inside_blocks = Arc::new(PrefixSet {
         rules: inside_blocks.collect(),
     });
-    let local = || Condition::LearnedFrom(vec![LearnedFrom::Local]);
-    let inside_pools = Condition::Prefix(PrefixSet::within(pools.iter().copied()));
-    Arc::new(Policy {
-        terms: vec![
-            Term::reject(
-                "pools with disableBGPExport",
-                vec![Condition::Prefix(PrefixSet::within(hidden.iter().copied()))],
-            ),
-            Term::reject("inside our blocks", vec![Condition::Prefix(inside_blocks)]),
-            Term::accept("ours", vec![local()], vec![]),
-            Term::change(
-                "another node's",
-                vec![
-                    Condition::Session(SessionType::Ebgp),
-                    Condition::LearnedFrom(vec![LearnedFrom::Ibgp]),
-                ],
-                vec![Action::Med(Some(MED_PASSED_ON))],
-            ),
-            Term::accept("inside pools", vec![inside_pools], vec![]),
+    let ours = || Condition::LearnedFrom(vec![LearnedFrom::Local]);
+    let within = |nets: &[IpNet]| Condition::Prefix(PrefixSet::within(nets.iter().copied()));
+    let mut terms = vec![Term::reject("pools with disableBGPExport", vec![within(hidden)])];
+    for (name, any) in [("elevated IPv4", "0.0.0.0/0"), ("elevated IPv6", "::/0")] {
+        // An address on the move is announced from where it arrives, before the block's owner lets it go.
+        let any: Vec<IpNet> = any.parse().into_iter().collect();
+        let Some(normal) = any.first().map(|net| local_pref(local.fabric, net)) else {
+            continue;
+        };
+        let elevated = Condition::LocalPref {
+            least: normal.saturating_add(1),
+            most: LOCAL_PREF_BASE,
+        };
+        let inside = Condition::Prefix(Arc::clone(&inside_blocks));
+        terms.push(Term::accept(name, vec![within(&any), inside, elevated], vec![]));
+    }
+    terms.push(Term::reject(
+        "inside our blocks",
+        vec![Condition::Prefix(inside_blocks)],
+    ));
+    terms.push(Term::accept("ours", vec![ours()], vec![]));
+    if local.cluster_id().is_some() {
+        let services = super::announce::service_ranges(local.fabric);
+        terms.push(Term::accept(
+            "reflected services",
+            vec![within(&services)],
+            vec![],
+        ));
+    }
+    terms.push(Term::change(
+        "another node's",
+        vec![
+            Condition::Session(SessionType::Ebgp),
+            Condition::LearnedFrom(vec![LearnedFrom::Ibgp]),
+            within(pools),
         ],
-        default: Verdict::Reject,
-    })
+        vec![Action::Med(Some(MED_PASSED_ON))],
+    ));
+    terms.push(Term::accept("inside pools", vec![within(pools)], vec![]));
+    terms
+}
+
+/// Communities by `prefixAdvertisements`: the node's own if it has some, else the cluster's.
+fn communities(local: &Local<'_>, warnings: &mut Vec<String>) -> Vec<Term> {
+    let own = node_configuration(local.name, local.fabric);
+    let config = own
+        .filter(|c| !c.spec.prefix_advertisements.is_empty())
+        .or_else(|| default_configuration(local.fabric));
+    let Some(spec) = config.map(|c| &c.spec) else {
+        return Vec::new();
+    };
+    let mut terms = Vec::new();
+    for advertisement in &spec.prefix_advertisements {
+        let Some(cidr) = &advertisement.cidr else { continue };
+        let (mut standard, mut large) = (Vec::new(), Vec::new());
+        for text in &advertisement.communities {
+            let named = spec.communities.iter().find(|c| c.name == *text);
+            match community(named.map_or(text, |c| &c.value)) {
+                Ok(Community::Standard(value)) => standard.push(value),
+                Ok(Community::Large(value)) => large.push(value),
+                Err(reason) => {
+                    warnings.push(format!("BGPConfiguration: prefixAdvertisements {cidr}: {reason}"))
+                }
+            }
+        }
+        let mut then = Vec::new();
+        then.extend((!standard.is_empty()).then_some(Action::AddCommunities(standard)));
+        then.extend((!large.is_empty()).then_some(Action::AddLargeCommunities(large)));
+        let when = vec![Condition::Prefix(PrefixSet::within([cidr.masked()]))];
+        terms.push(Term::change(format!("communities of {cidr}"), when, then));
+    }
+    if terms.len() > TERMS_MAX / 2 {
+        warnings.push(format!(
+            "BGPConfiguration: only the first {} of prefixAdvertisements are used",
+            TERMS_MAX / 2
+        ));
+        terms.truncate(TERMS_MAX / 2);
+    }
+    terms
 }
 
 fn martians() -> Arc<PrefixSet> {
@@ -135,73 +226,4 @@ fn martians() -> Arc<PrefixSet> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a policy does with a route, its changes aside.
-    fn verdict(policy: &Policy, prefix: &str, from: LearnedFrom) -> Verdict {
-        let prefix: IpNet = prefix.parse().unwrap();
-        let holds = |condition: &Condition| match condition {
-            Condition::Prefix(set) => set.contains(prefix),
-            Condition::LearnedFrom(kinds) => kinds.contains(&from),
-            Condition::Session(_) => true,
-            other => panic!("{other:?} is not used here"),
-        };
-        let decided = policy
-            .terms
-            .iter()
-            .filter(|term| term.when.iter().all(holds))
-            .find_map(|term| term.verdict);
-        decided.unwrap_or(policy.default)
-    }
-
-    fn nets(texts: &[&str]) -> Vec<IpNet> {
-        texts.iter().map(|t| t.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn every_martian_is_a_prefix() {
-        assert_eq!(martians().rules.len(), MARTIANS.len());
-    }
-
-    #[test]
-    fn outsiders_bring_everything_but_martians_and_our_pools() {
-        let policy = import_external(&nets(&["10.244.0.0/16", "fd00:10::/48"]));
-        let check =
-            |prefix, expected| assert_eq!(verdict(&policy, prefix, LearnedFrom::Ebgp), expected, "{prefix}");
-        for good in ["0.0.0.0/0", "192.0.2.0/24", "10.0.0.0/8", "::/0", "2001:db8::/32"] {
-            check(good, Verdict::Accept);
-        }
-        for bad in [
-            "10.244.0.0/16",
-            "10.244.3.64/26",
-            "10.244.1.1/32",
-            "127.0.0.0/8",
-            "0.0.0.0/8",
-            "224.1.0.0/16",
-            "fe80::/64",
-            "fd00:10::/64",
-        ] {
-            check(bad, Verdict::Reject);
-        }
-    }
-
-    #[test]
-    fn own_blocks_go_out_whole_and_nothing_inside_them_does() {
-        let policy = export(
-            &nets(&["10.244.0.0/16", "10.245.0.0/16"]),
-            &nets(&["10.245.0.0/16"]),
-            &nets(&["10.244.0.0/26"]),
-        );
-        let check = |prefix, from, expected| {
-            assert_eq!(verdict(&policy, prefix, from), expected, "{prefix} {from:?}")
-        };
-        check("10.244.0.0/26", LearnedFrom::Local, Verdict::Accept);
-        check("10.244.9.7/32", LearnedFrom::Local, Verdict::Accept);
-        check("10.244.0.5/32", LearnedFrom::Ibgp, Verdict::Reject);
-        check("10.244.0.5/32", LearnedFrom::Local, Verdict::Reject);
-        check("10.244.1.0/26", LearnedFrom::Ibgp, Verdict::Accept);
-        check("192.0.2.0/24", LearnedFrom::Ebgp, Verdict::Reject);
-        check("10.245.0.0/26", LearnedFrom::Local, Verdict::Reject);
-    }
-}
+mod tests;

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use tokio::sync::watch;
 use twill_bgp::net::{BestChanges, Closed, Handle};
 use twill_bgp::view::Converged;
 use twill_bgp::{Best, Families};
 use twill_felix::kernel::{self, routes::HeldRoute};
 use twill_felix::plan::routes::{NextHop, Route};
 
+use super::Intent;
+
 /// Hands every change of a best path to felix, newest state first, and says when routes of an earlier process that nobody
 /// announced again may go: after the paths that were chosen when selection settled, never before. Ends when the speaker does.
-pub(super) async fn learn(handle: Handle, kernel: kernel::Handle) {
+pub(super) async fn learn(handle: Handle, kernel: kernel::Handle, intent: watch::Receiver<Intent>) {
     let Ok(mut changes) = handle.best_changes().await else {
         return;
     };
@@ -19,7 +22,7 @@ pub(super) async fn learn(handle: Handle, kernel: kernel::Handle) {
     let mut synced = false;
     loop {
         if !synced && settled(*converged.borrow_and_update()) {
-            if drain(&handle, &mut changes, &kernel).await.is_err() {
+            if drain(&handle, &mut changes, &kernel, &intent).await.is_err() {
                 return;
             }
             tracing::info!("BGP route selection is settled");
@@ -28,7 +31,7 @@ pub(super) async fn learn(handle: Handle, kernel: kernel::Handle) {
         }
         tokio::select! {
             batch = changes.next() => match batch {
-                Ok(batch) => program(&kernel, batch),
+                Ok(batch) => program(&kernel, &intent, batch),
                 Err(_) => return,
             },
             changed = converged.changed(), if !synced => if changed.is_err() {
@@ -44,17 +47,30 @@ fn settled(converged: Converged) -> bool {
 
 /// Takes every change that is waiting. The speaker answers questions in order, so another answer that comes while no change
 /// does means that none was left.
-async fn drain(handle: &Handle, changes: &mut BestChanges, kernel: &kernel::Handle) -> Result<(), Closed> {
+async fn drain(
+    handle: &Handle,
+    changes: &mut BestChanges,
+    kernel: &kernel::Handle,
+    intent: &watch::Receiver<Intent>,
+) -> Result<(), Closed> {
     loop {
         tokio::select! {
             biased;
-            batch = changes.next() => program(kernel, batch?),
+            batch = changes.next() => program(kernel, intent, batch?),
             peers = handle.peers() => return peers.map(drop),
         }
     }
 }
 
-fn program(kernel: &kernel::Handle, batch: BTreeMap<IpNet, Option<Best>>) {
+fn program(
+    kernel: &kernel::Handle,
+    intent: &watch::Receiver<Intent>,
+    mut batch: BTreeMap<IpNet, Option<Best>>,
+) {
+    // The way to a peer is what its BGPPeer says, whatever is learned.
+    if let Some(derived) = &intent.borrow().derived {
+        batch.retain(|net, _| !derived.gateways.contains_key(net));
+    }
     kernel.bgp_routes(
         batch
             .into_iter()
@@ -63,7 +79,7 @@ fn program(kernel: &kernel::Handle, batch: BTreeMap<IpNet, Option<Best>>) {
 }
 
 /// Gateways of the prefix's own family; another family's cannot be programmed yet.
-fn route(net: &IpNet, best: &Best) -> Option<Route> {
+pub(crate) fn route(net: &IpNet, best: &Best) -> Option<Route> {
     let same = best
         .next_hops
         .iter()

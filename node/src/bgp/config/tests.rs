@@ -48,7 +48,7 @@ fn three_nodes() -> Vec<(Kind, &'static str, String)> {
 }
 
 fn derive(own: &str, fabric: &Fabric) -> Option<Derived> {
-    bgp_config(own, fabric, &BTreeSet::new())
+    bgp_config(own, fabric, &BTreeSet::new(), &Passwords::new())
 }
 
 /// The peers of n1, one line each: address, AS, port, and what is not the default.
@@ -263,21 +263,18 @@ fn a_reflector_has_clients_but_not_in_its_own_cluster() {
 }
 
 #[test]
-fn what_is_not_supported_is_named_and_no_session_is_made_of_it() {
+fn what_cannot_be_done_is_named_and_no_session_is_made_of_it() {
     for (spec, word) in [
         (
             r#"{"peerIP":"172.31.0.254","asNumber":1,"password":{"secretKeyRef":{"name":"s","key":"k"}}}"#,
-            "password",
-        ),
-        (
-            r#"{"peerIP":"172.31.0.254","asNumber":1,"filters":["f"]}"#,
-            "BGPFilter",
-        ),
-        (
-            r#"{"peerIP":"172.31.0.254","asNumber":1,"localASNumber":2}"#,
-            "localASNumber",
+            "password: entry \"k\" of secret \"s\" has not been read",
         ),
         (r#"{"peerIP":"tor","asNumber":1}"#, "peerIP"),
+        (r#"{"peerIP":"172.31.0.254"}"#, "asNumber"),
+        (
+            r#"{"peerIP":"172.31.0.254","asNumber":1,"reachableBy":"fd00::1"}"#,
+            "reachableBy",
+        ),
         (
             r#"{"nodeSelector":"==","peerIP":"172.31.0.254","asNumber":1}"#,
             "nodeSelector",
@@ -290,6 +287,177 @@ fn what_is_not_supported_is_named_and_no_session_is_made_of_it() {
             "{lines:?}"
         );
     }
+}
+
+/// The configuration of n1 among three nodes and these objects, with these keys read.
+fn derived(extra: &[(Kind, &str, &str)], keys: &[(&str, &str, Result<&str, &str>)]) -> Derived {
+    let nodes = three_nodes();
+    let mut objects: Vec<(Kind, &str, &str)> = nodes.iter().map(|(k, n, s)| (*k, *n, s.as_str())).collect();
+    objects.extend(extra);
+    let selector = |name: &str, key: &str| twill_model::resources::bgppeer::SecretKeySelector {
+        name: name.into(),
+        key: key.into(),
+        ..Default::default()
+    };
+    let passwords = keys
+        .iter()
+        .map(|(name, key, secret)| {
+            let place = super::super::secrets::SecretRef::of(&selector(name, key));
+            let secret = secret.map(|s| twill_bgp::config::Secret(s.into()));
+            (place, secret.map_err(str::to_owned))
+        })
+        .collect();
+    bgp_config("n1", &fabric(&objects), &BTreeSet::new(), &passwords).unwrap()
+}
+
+fn peer_of<'a>(derived: &'a Derived, address: &str) -> &'a PeerConfig {
+    let address: IpAddr = address.parse().unwrap();
+    derived
+        .config
+        .peers
+        .iter()
+        .find(|p| p.address == address)
+        .unwrap()
+}
+
+#[test]
+fn every_field_of_a_peer_reaches_its_session() {
+    let spec = r#"{"peerIP":"192.0.2.1:1790","asNumber":65001,"keepOriginalNextHop":true,"ttlSecurity":2,
+        "maxRestartTime":"90.6s","keepaliveTime":"7s","numAllowedLocalASNumbers":2,"sourceAddress":"None",
+        "reachableBy":"172.31.0.1","password":{"secretKeyRef":{"name":"tor","key":"pw"}},"filters":["f"]}"#;
+    let filter = r#"{"importV4":[{"action":"Reject"}],"exportV4":[{"action":"Reject"}]}"#;
+    let derived = derived(
+        &[(Kind::BgpPeer, "tor", spec), (Kind::BgpFilter, "f", filter)],
+        &[("tor", "pw", Ok("key"))],
+    );
+    let peer = peer_of(&derived, "192.0.2.1");
+    assert_eq!(
+        (peer.port, peer.asn, peer.next_hop),
+        (1790, 65001, NextHopMode::Keep)
+    );
+    assert_eq!((peer.ttl_security_hops, peer.own_as_allowed), (Some(2), 2));
+    assert_eq!(peer.graceful_restart.restart_secs, 91);
+    assert_eq!(peer.timers.keepalive, Some(std::time::Duration::from_secs(7)));
+    assert_eq!(peer.local_address, None);
+    assert_eq!(peer.password.as_ref().map(|s| s.0.as_str()), Some("key"));
+    let named = |p: &twill_bgp::policy::Policy, name: &str| p.terms.iter().any(|t| t.name == name);
+    assert!(
+        named(&peer.import, "BGPFilter f importV4[0]"),
+        "{:?}",
+        peer.import
+    );
+    assert!(
+        named(&peer.export, "BGPFilter f exportV4[0]"),
+        "{:?}",
+        peer.export
+    );
+    let gateways: Vec<_> = derived
+        .gateways
+        .iter()
+        .map(|(n, g)| format!("{n} via {g}"))
+        .collect();
+    assert_eq!(gateways, ["192.0.2.1/32 via 172.31.0.1"]);
+    derived.config.check().unwrap();
+    assert_eq!(derived.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_local_as_number_is_the_only_one_that_its_peer_sees() {
+    let check = |own: u32, theirs: u32| {
+        let spec = format!(r#"{{"peerIP":"192.0.2.1","asNumber":{theirs},"localASNumber":{own}}}"#);
+        let derived = derived(&[(Kind::BgpPeer, "tor", &spec)], &[]);
+        derived.config.check().unwrap();
+        peer_of(&derived, "192.0.2.1").local_as
+    };
+    let other = LocalAs {
+        asn: 65010,
+        prepend_received: false,
+        replace: true,
+    };
+    assert_eq!(check(65010, 65001), Some(other));
+    assert_eq!(check(65010, 65010), Some(other));
+    assert_eq!(check(64512, 65001), None);
+}
+
+#[test]
+fn a_filter_makes_its_own_policy_and_peers_without_one_share_theirs() {
+    let filtered = r#"{"peerIP":"192.0.2.1","asNumber":1,"filters":["missing"]}"#;
+    let derived = derived(&[(Kind::BgpPeer, "tor", filtered)], &[]);
+    let (n2, n3) = (peer_of(&derived, "172.31.0.9"), peer_of(&derived, "172.31.0.30"));
+    assert!(Arc::ptr_eq(&n2.export, &n3.export) && Arc::ptr_eq(&n2.import, &n3.import));
+    assert_eq!(
+        derived.warnings,
+        ["BGPFilter missing is named by a BGPPeer and does not exist"]
+    );
+}
+
+#[test]
+fn a_key_that_is_missing_or_too_long_closes_the_session_unless_it_may_be_absent() {
+    let spec = |optional: bool| {
+        format!(
+            r#"{{"peerIP":"192.0.2.1","asNumber":1,"password":{{"secretKeyRef":{{"name":"s","key":"k","optional":{optional}}}}}}}"#
+        )
+    };
+    let check = |optional, secret: Result<&str, &str>, expected: Option<Option<&str>>| {
+        let spec = spec(optional);
+        let derived = derived(&[(Kind::BgpPeer, "p", &spec)], &[("s", "k", secret)]);
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let found = derived.config.peers.iter().find(|p| p.address == address);
+        let key = found.map(|p| p.password.as_ref().map(|s| s.0.as_str()));
+        assert_eq!(key, expected, "{optional} {secret:?}");
+    };
+    check(false, Ok("k"), Some(Some("k")));
+    check(false, Err("no such file"), None);
+    check(true, Err("no such file"), Some(None));
+    check(false, Ok(""), None);
+    check(false, Ok(&"x".repeat(81)), None);
+    let mesh =
+        r#"{"nodeMeshPassword":{"secretKeyRef":{"name":"m","key":"k"}},"nodeMeshMaxRestartTime":"60s"}"#;
+    let config = (Kind::BgpConfiguration, "default", mesh);
+    let open = derived(&[config], &[("m", "k", Ok("mesh"))]);
+    let n2 = peer_of(&open, "172.31.0.9");
+    assert_eq!(n2.password.as_ref().map(|s| s.0.as_str()), Some("mesh"));
+    assert_eq!(n2.graceful_restart.restart_secs, 60);
+    let closed = derived(&[config], &[]);
+    assert!(
+        closed.config.peers.is_empty() && closed.warnings.len() == 1,
+        "{:?}",
+        closed.warnings
+    );
+}
+
+#[test]
+fn workloads_that_are_selected_may_dial_in() {
+    let mut fabric = fabric(&[
+        (Kind::Node, "n1", &node("172.31.0.10/24")),
+        (
+            Kind::BgpPeer,
+            "w",
+            r#"{"localWorkloadSelector":"has(router)","asNumber":65010}"#,
+        ),
+    ]);
+    for (name, labels, address) in [
+        ("n1-cni-r-eth0", r#"{"router":"1"}"#, "10.244.0.5/32"),
+        ("n1-cni-p-eth0", "{}", "10.244.0.6/32"),
+    ] {
+        let json = format!(
+            r#"{{"kind":"WorkloadEndpoint","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}","namespace":"default","labels":{labels}}},"spec":{{"node":"n1","ipNetworks":["{address}"]}}}}"#
+        );
+        put(
+            &mut fabric,
+            Key::Resource(twill_model::ResourceKey::namespaced(
+                Kind::WorkloadEndpoint,
+                "default",
+                name,
+            )),
+            json,
+        );
+    }
+    let derived = derive("n1", &fabric).unwrap();
+    assert_eq!(
+        lines(&derived),
+        ["10.244.0.5 65010 179 global:w passive far anyaddr"]
+    );
 }
 
 #[test]
