@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use twill_datastore::{Bytes, Commit as Outcome, Op, OpReply, Store, StoreError, Txn};
+use twill_model::AffinityOwner;
 
 use crate::error::Error;
 use crate::now::Now;
@@ -108,12 +109,19 @@ impl<S: Store> Allocator<S> {
     /// [`crate::keys::watched`] and then [`Client::in_sync`]; requests wait until then.
     #[must_use]
     pub fn new(store: S, node: &str, clock: Clock) -> (Self, Client) {
+        Self::of(store, AffinityOwner::Host(node.to_owned()), clock)
+    }
+
+    /// As [`Allocator::new`], for any owner of blocks: services' addresses come from `virtual:load-balancer`'s. Two of one owner
+    /// at once are safe (each refuses what the other changed), but slow; a node has one, a virtual owner an elected one.
+    #[must_use]
+    pub fn of(store: S, owner: AffinityOwner, clock: Clock) -> (Self, Client) {
         let (sender, jobs) = mpsc::channel(QUEUE_MAX);
         let (feed, counters) = (Arc::new(Feed::default()), Arc::new(Counters::default()));
         let client = Client::new(sender, Arc::clone(&feed), Arc::clone(&counters));
         let allocator = Self {
             store,
-            state: State::new(node),
+            state: State::of(owner),
             clock,
             jobs,
             feed,

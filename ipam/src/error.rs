@@ -110,6 +110,17 @@ pub enum Error {
         /// The address.
         address: IpAddr,
     },
+    /// Services' addresses come from blocks of `virtual:load-balancer`, all others from nodes' blocks.
+    #[error(
+        "{owner} does not assign {} addresses: those of load balancers are virtual:load-balancer's, all others the nodes'",
+        .purpose.as_str()
+    )]
+    WrongAllocator {
+        /// What for.
+        purpose: AllowedUse,
+        /// Who was asked.
+        owner: String,
+    },
     /// The pool of the address does not allow the use.
     #[error("{address} is in pool {pool}, which does not allow {}: see allowedUses", .purpose.as_str())]
     UseNotAllowed {

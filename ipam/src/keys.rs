@@ -37,11 +37,20 @@ pub fn pool(name: &str) -> Bytes {
     ResourceKey::cluster(Kind::IpPool, name).path().into()
 }
 
-/// The key of `node`'s fence. Every transaction of an allocator compares it, and it is written before anything is decided
+/// The key of a node's fence. Every transaction of an allocator compares it, and it is written before anything is decided
 /// after a lost reply: a transaction that was still on its way can then never be carried out.
 #[must_use]
 pub fn fence(node: &str) -> Bytes {
-    format!("/twill/ipam/fence/{node}").into()
+    fence_of(&AffinityOwner::Host(node.to_owned()))
+}
+
+/// The key of an owner's fence; a virtual owner's name is written with its kind, as `virtual:load-balancer`.
+#[must_use]
+pub fn fence_of(owner: &AffinityOwner) -> Bytes {
+    match owner {
+        AffinityOwner::Host(node) => format!("/twill/ipam/fence/{node}").into(),
+        AffinityOwner::Virtual(_) => format!("/twill/ipam/fence/{owner}").into(),
+    }
 }
 
 /// What the key names, `None` if it is not text.
@@ -50,20 +59,32 @@ pub fn parse(key: &[u8]) -> Option<Key> {
     std::str::from_utf8(key).ok().map(Key::parse)
 }
 
-/// The prefixes that an allocator on `node` must be shown: what [`crate::State::observe`] takes in, but for handles, which
-/// it reads when it needs them.
+/// The prefixes that an allocator on `node` must be shown: what [`crate::State::observe`] takes in, but for handles and
+/// other owners' affinities, which it reads when it needs them.
 #[must_use]
 pub fn watched(node: &str) -> Vec<String> {
-    vec![
+    watched_by(&AffinityOwner::Host(node.to_owned()))
+}
+
+/// As [`watched`], for any owner.
+#[must_use]
+pub fn watched_by(owner: &AffinityOwner) -> Vec<String> {
+    let mut prefixes = vec![
         twill_model::key::BLOCKS.to_owned(),
-        AffinityOwner::Host(node.to_owned()).prefix(),
+        owner.prefix(),
         twill_model::key::IPAM_CONFIG.to_owned(),
         ResourceKey::prefix(Kind::IpPool),
         ResourceKey::prefix(Kind::IpReservation),
-        ResourceKey::cluster(Kind::Node, node).path(),
+        ResourceKey::prefix(Kind::Profile),
         ResourceKey::cluster(Kind::ClusterInformation, "default").path(),
-        format!("/twill/ipam/fence/{node}"),
-    ]
+        text(&fence_of(owner)),
+    ];
+    prefixes.extend(
+        owner
+            .host()
+            .map(|node| ResourceKey::cluster(Kind::Node, node).path()),
+    );
+    prefixes
 }
 
 /// The key as people read it.

@@ -12,6 +12,7 @@
 //! | [`collect`] | what nobody has any more: seen twice, then freed |
 //! | [`sweep`] | taking addresses out of a block, exactly as they were found. Pure |
 //! | [`admin`] | what operators ask for: release from reports, remove a node, split a pool, change the settings |
+//! | [`tunnel`] | the addresses of a node's tunnel devices. Pure |
 //! | [`keys`] | the keys in the store |
 //!
 //! Nothing here knows endpoints: a request carries opaque *riders*, which are compared and written in the same
@@ -31,12 +32,13 @@ mod request;
 mod resources;
 mod state;
 pub mod sweep;
+pub mod tunnel;
 
 pub use allocator::{Allocator, Client, Clock, Counter, Counters, QUEUE_MAX, system_clock};
 
 pub use error::Error;
 pub use now::Now;
-pub use pool::{Choice, Family, Pool, select};
+pub use pool::{Choice, Encapsulation, Family, Pool, select};
 pub use request::{
     Assign, Assigned, BuildRiders, Chore, RIDERS_MAX, Release, ReleaseTarget, Released, Reply, Request,
     Riders, Undo, WANTS_MAX, Want, Work,

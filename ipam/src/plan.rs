@@ -20,6 +20,7 @@ mod specific;
 pub use commit::Commit;
 
 use twill_datastore::Bytes;
+use twill_model::resources::ippool::AllowedUse;
 
 use crate::error::Error;
 use crate::now::Now;
@@ -130,7 +131,7 @@ fn judge(state: &State, draft: &mut Draft<'_>, request: &Request) -> Verdict {
 fn check(state: &State, request: &Request) -> Result<(), Error> {
     match &state.cluster {
         None => return Err(Error::NoCluster),
-        Some(cluster) if !cluster.value => return Err(Error::Locked),
+        Some(cluster) if !cluster.value.is_ready => return Err(Error::Locked),
         Some(_) => {}
     }
     if let Some(riders) = request.work.riders()
@@ -142,6 +143,15 @@ fn check(state: &State, request: &Request) -> Result<(), Error> {
         && (assign.handle.is_empty() || assign.wants.is_empty() || assign.wants.len() > WANTS_MAX)
     {
         return Err(Error::BadRequest { limit: WANTS_MAX });
+    }
+    if let Work::Assign(assign) = &request.work {
+        let is_virtual = state.owner().host().is_none();
+        if (assign.purpose == AllowedUse::LoadBalancer) != is_virtual {
+            return Err(Error::WrongAllocator {
+                purpose: assign.purpose,
+                owner: state.owner().to_string(),
+            });
+        }
     }
     Ok(())
 }

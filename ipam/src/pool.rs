@@ -53,9 +53,30 @@ pub struct Pool {
     pub automatic: bool,
     /// No new addresses come from it.
     pub disabled: bool,
+    /// How packets to its addresses travel between nodes.
+    pub encapsulation: Encapsulation,
+}
+
+/// How packets to a pool's addresses travel between nodes, always or where subnets differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// As they are.
+    None,
+    /// In IPIP.
+    Ipip,
+    /// In VXLAN.
+    Vxlan,
 }
 
 impl Pool {
+    /// Reads a stored `IPPool`, with Calico's defaults for what it leaves out.
+    ///
+    /// # Errors
+    /// What makes it unusable, for people: not JSON, or a block size that does not suit it.
+    pub fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
+        crate::resources::pool(name, bytes)
+    }
+
     /// The family of its addresses.
     #[must_use]
     pub fn family(&self) -> Family {

@@ -52,7 +52,7 @@ pub struct Assign {
     pub wants: Vec<Want>,
     /// What for.
     pub purpose: AllowedUse,
-    /// Labels of the pod's namespace.
+    /// Labels of the pod's namespace. Empty: those of the profile of the namespace that `attributes` name.
     pub namespace_labels: BTreeMap<String, String>,
     /// What is to be written with the addresses.
     pub riders: Riders,

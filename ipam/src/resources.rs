@@ -7,12 +7,14 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use twill_model::duration::GoDuration;
 use twill_model::resources::clusterinformation::ClusterInformation;
-use twill_model::resources::ippool::{AllowedUse, AssignmentMode, IpPool};
+use twill_model::resources::ippool::{AllowedUse, AssignmentMode, EncapMode, IpPool};
 use twill_model::resources::node::Node;
+use twill_model::resources::profile::Profile;
 use twill_model::resources::workloadendpoint::WorkloadEndpoint;
 use twill_model::selector::Selector;
 
-use crate::pool::Pool;
+use crate::pool::{Encapsulation, Pool};
+use crate::state::Cluster;
 
 /// Reads an `IPPool`, filling in Calico's defaults, and refuses what would make blocks that Calico cannot read.
 pub(crate) fn pool(name: &str, bytes: &[u8]) -> Result<Pool, String> {
@@ -35,6 +37,12 @@ pub(crate) fn pool(name: &str, bytes: &[u8]) -> Result<Pool, String> {
     if allowed_uses.is_empty() {
         allowed_uses = vec![AllowedUse::Workload, AllowedUse::Tunnel];
     }
+    let is_on = |mode: Option<EncapMode>| mode.is_some_and(|mode| mode != EncapMode::Never);
+    let encapsulation = match (is_on(spec.ipip_mode), is_on(spec.vxlan_mode)) {
+        (true, _) => Encapsulation::Ipip,
+        (false, true) => Encapsulation::Vxlan,
+        (false, false) => Encapsulation::None,
+    };
     Ok(Pool {
         name: name.to_owned(),
         cidr,
@@ -44,6 +52,7 @@ pub(crate) fn pool(name: &str, bytes: &[u8]) -> Result<Pool, String> {
         allowed_uses,
         automatic: spec.assignment_mode != Some(AssignmentMode::Manual),
         disabled: spec.disabled,
+        encapsulation,
     })
 }
 
@@ -74,10 +83,21 @@ pub(crate) fn node_labels(bytes: &[u8]) -> Result<BTreeMap<String, String>, Stri
     Ok(Node::decode(bytes).map_err(|e| e.to_string())?.metadata.labels)
 }
 
-/// Reads whether the datastore is open for changes. Absent means open, as for Felix.
-pub(crate) fn datastore_ready(bytes: &[u8]) -> Result<bool, String> {
-    let cluster = ClusterInformation::decode(bytes).map_err(|e| e.to_string())?;
-    Ok(cluster.spec.datastore_ready.unwrap_or(true))
+/// Reads whether the datastore is open for changes (absent means open, as for Felix), and who shares it.
+pub(crate) fn cluster(bytes: &[u8]) -> Result<Cluster, String> {
+    let spec = ClusterInformation::decode(bytes).map_err(|e| e.to_string())?.spec;
+    Ok(Cluster {
+        is_ready: spec.datastore_ready.unwrap_or(true),
+        stores_released_at: stores_released_at(&spec.calico_version),
+    })
+}
+
+/// Reads the labels of a namespace from its profile, where each has a prefix.
+pub(crate) fn namespace_labels(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    let profile = Profile::decode(bytes).map_err(|e| e.to_string())?;
+    let labels = profile.spec.labels_to_apply.into_iter();
+    let own = labels.filter_map(|(key, value)| Some((key.strip_prefix("pcns.")?.to_owned(), value)));
+    Ok(own.collect())
 }
 
 /// Whether `releasedAt` may be written beside Calico components of `calico_version`: 3.33 or later, or none at all. The

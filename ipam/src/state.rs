@@ -3,144 +3,36 @@
 //! There is one way in, [`State::observe`], for the syncer's events, for what a refused transaction read, and for
 //! the allocator's own commits. Observations may come twice and in any order: the newer revision of a key wins.
 
+mod chores;
+mod known;
+
+pub use chores::UNFINISHED_GRACE_MS;
+pub use known::Observed;
+pub(crate) use known::{Cluster, KnownAffinity, KnownBlock, KnownHandle, Owner, Versioned};
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use twill_datastore::{Bytes, KeyValue, Revision, WatchEvent};
+use twill_datastore::{Bytes, Revision};
 use twill_model::ipam::{AffinityState, Block, BlockAffinity, Handle, IpamConfig};
 use twill_model::kind::Kind;
 use twill_model::{AffinityOwner, Key, ResourceKey};
 
-use crate::block;
+use crate::block::Cooling;
 use crate::keys;
 use crate::now::Now;
 use crate::pool::{Family, Pool};
-use crate::request::Chore;
 use crate::resources;
-
-/// How long an affinity without a block, or an unconfirmed affinity of an empty block, is left to whoever may be
-/// at work on it. Calico's own steps are milliseconds apart.
-pub const UNFINISHED_GRACE_MS: u64 = 10_000;
+use known::{insert, replace, set, versioned};
 
 /// Handles remembered, more than the cap of blocks holds. One that was forgotten costs a read.
 const HANDLES_MAX: usize = 8192;
 /// Blocks of others kept whole after something was borrowed from or looked for in them.
 const GUESTS_MAX: usize = 64;
-
-/// A key as it is, or is not, at some revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Observed {
-    /// It was written.
-    Put {
-        /// The key.
-        key: Bytes,
-        /// The value.
-        value: Bytes,
-        /// The revision that wrote it.
-        revision: Revision,
-        /// The revision that made it.
-        created: Revision,
-    },
-    /// It is not there.
-    Absent {
-        /// The key.
-        key: Bytes,
-        /// The revision that deleted it, or at which it was found missing.
-        at: Revision,
-    },
-}
-
-impl Observed {
-    /// The key.
-    #[must_use]
-    pub fn key(&self) -> &Bytes {
-        match self {
-            Self::Put { key, .. } | Self::Absent { key, .. } => key,
-        }
-    }
-
-    /// The revision at which it was so.
-    #[must_use]
-    pub fn revision(&self) -> Revision {
-        match self {
-            Self::Put { revision, .. } => *revision,
-            Self::Absent { at, .. } => *at,
-        }
-    }
-
-    /// What a read of `key` at revision `at` found.
-    #[must_use]
-    pub fn read(key: Bytes, found: Option<&KeyValue>, at: Revision) -> Self {
-        found.cloned().map_or(Self::Absent { key, at }, Self::from)
-    }
-}
-
-impl From<KeyValue> for Observed {
-    fn from(kv: KeyValue) -> Self {
-        Self::Put {
-            key: kv.key,
-            value: kv.value,
-            revision: kv.mod_revision,
-            created: kv.create_revision,
-        }
-    }
-}
-
-impl From<WatchEvent> for Observed {
-    fn from(event: WatchEvent) -> Self {
-        match event {
-            WatchEvent::Put(kv) => kv.into(),
-            WatchEvent::Delete { key, mod_revision } => Self::Absent {
-                key,
-                at: mod_revision,
-            },
-        }
-    }
-}
-
-/// Whose a block is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    Mine,
-    Other(String),
-    None,
-    /// The value cannot be used, nor the CIDR be claimed.
-    Unreadable(String),
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct KnownBlock {
-    pub(crate) revision: Revision,
-    pub(crate) owner: Owner,
-    pub(crate) free: usize,
-    /// Kept whole if it is ours or a guest.
-    pub(crate) whole: Option<Arc<Block>>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct KnownAffinity {
-    pub(crate) revision: Revision,
-    pub(crate) value: BlockAffinity,
-    /// Since when it has been in this state, by [`Now::mono_ms`].
-    pub(crate) since_ms: u64,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct KnownHandle {
-    pub(crate) revision: Revision,
-    pub(crate) created: Revision,
-    /// `None`: known to be absent.
-    pub(crate) handle: Option<Handle>,
-}
-
-/// Something with the revision that wrote it.
-#[derive(Clone, Debug)]
-pub(crate) struct Versioned<T> {
-    pub(crate) revision: Revision,
-    pub(crate) value: T,
-}
+/// What the profile of a namespace is called before its name.
+const NAMESPACE_PROFILE: &str = "kns.";
 
 /// What an allocator knows of the cluster. Plain data: it reads no clock and no store.
 #[derive(Clone, Debug)]
@@ -159,7 +51,11 @@ pub struct State {
     reservations: BTreeMap<String, Versioned<Vec<IpNet>>>,
     pub(crate) node_labels: Option<Versioned<BTreeMap<String, String>>>,
     pub(crate) config: Versioned<IpamConfig>,
-    pub(crate) cluster: Option<Versioned<bool>>,
+    pub(crate) cluster: Option<Versioned<Cluster>>,
+    /// Labels of namespaces, from the profiles that Calico makes of them.
+    namespaces: BTreeMap<String, Versioned<BTreeMap<String, String>>>,
+    /// Revisions of other owners' affinities that were read to take their blocks over, 0 if absent.
+    foreign: BTreeMap<Bytes, Revision>,
     pub(crate) handles: BTreeMap<String, KnownHandle>,
     /// Revision of our fence, 0 if there is none.
     pub(crate) fence: Revision,
@@ -171,10 +67,16 @@ impl State {
     /// The state of an allocator on `node` that has seen nothing.
     #[must_use]
     pub fn new(node: &str) -> Self {
+        Self::of(AffinityOwner::Host(node.to_owned()))
+    }
+
+    /// The state of an allocator whose blocks are `owner`'s: a node's, or `virtual:load-balancer`'s.
+    #[must_use]
+    pub fn of(owner: AffinityOwner) -> Self {
         Self {
-            node: node.to_owned(),
-            owner: AffinityOwner::Host(node.to_owned()),
-            fence_key: keys::fence(node),
+            node: owner.name().to_owned(),
+            fence_key: keys::fence_of(&owner),
+            owner,
             revision: 0,
             blocks: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -189,6 +91,8 @@ impl State {
                 value: IpamConfig::default(),
             },
             cluster: None,
+            namespaces: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             handles: BTreeMap::new(),
             fence: 0,
             unreadable: BTreeMap::new(),
@@ -196,7 +100,12 @@ impl State {
         }
     }
 
-    /// This node's name.
+    /// The key of the fence: see [`keys::fence_of`].
+    pub(crate) fn fence_key(&self) -> &Bytes {
+        &self.fence_key
+    }
+
+    /// This node's name, or the virtual owner's.
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node
@@ -253,7 +162,11 @@ impl State {
             Key::IpamConfig => versioned(seen, IpamConfig::decode)
                 .map(|new| replace(&mut self.config, new, IpamConfig::default)),
             Key::Resource(key) => self.observe_resource(key, seen),
-            Key::BlockAffinity(_) | Key::Other(_) => return,
+            Key::BlockAffinity(_) => {
+                self.observe_foreign(seen);
+                return;
+            }
+            Key::Other(_) => return,
         };
         match result {
             Ok(()) if self.unreadable.is_empty() => {}
@@ -270,11 +183,16 @@ impl State {
             Kind::IpReservation => {
                 versioned(seen, resources::reservation).map(|new| insert(&mut self.reservations, name, new))
             }
-            Kind::Node if *name == self.node => {
+            Kind::Profile => match name.strip_prefix(NAMESPACE_PROFILE) {
+                Some(namespace) => versioned(seen, resources::namespace_labels)
+                    .map(|new| insert(&mut self.namespaces, namespace, new)),
+                None => Ok(()),
+            },
+            Kind::Node if self.owner.host() == Some(name) => {
                 versioned(seen, resources::node_labels).map(|new| set(&mut self.node_labels, new))
             }
             Kind::ClusterInformation if name == "default" => {
-                versioned(seen, resources::datastore_ready).map(|new| set(&mut self.cluster, new))
+                versioned(seen, resources::cluster).map(|new| set(&mut self.cluster, new))
             }
             _ => Ok(()),
         }
@@ -298,44 +216,27 @@ impl State {
         let block = match Block::decode(cidr, value) {
             Ok(block) => block,
             Err(e) => {
-                let owner = Owner::Unreadable(e.to_string());
-                self.blocks.insert(
-                    cidr,
-                    KnownBlock {
-                        revision: *revision,
-                        owner,
-                        free: 0,
-                        whole: None,
-                    },
-                );
+                let known = KnownBlock::unreadable(e.to_string(), *revision);
+                self.blocks.insert(cidr, known);
                 return Err(e.to_string());
             }
         };
         let owner = match &block.affinity {
             Some(a) if *a == self.owner.to_string() => Owner::Mine,
-            _ if block.host() == Some(self.node.as_str()) => Owner::Mine,
+            _ if block.host().is_some() && block.host() == self.owner.host() => Owner::Mine,
             Some(a) => Owner::Other(a.clone()),
             None => Owner::None,
         };
-        let free = block.unallocated.len();
-        let mut whole = None;
-        if owner == Owner::Mine {
+        let mut known = KnownBlock::of(&block, owner, *revision);
+        if known.owner == Owner::Mine {
             self.own.insert(Key::block(cidr).path(), cidr);
-            whole = Some(Arc::new(block));
+            known.whole = Some(Arc::new(block));
         } else if wanted {
             self.wanted_guests.retain(|w| *w != cidr);
             self.guests.push(cidr);
-            whole = Some(Arc::new(block));
+            known.whole = Some(Arc::new(block));
         }
-        self.blocks.insert(
-            cidr,
-            KnownBlock {
-                revision: *revision,
-                owner,
-                free,
-                whole,
-            },
-        );
+        self.blocks.insert(cidr, known);
         if self.guests.len() > GUESTS_MAX {
             let oldest = self.guests.remove(0);
             if let Some(known) = self.blocks.get_mut(&oldest) {
@@ -362,6 +263,23 @@ impl State {
                 self.wanted_guests.remove(0);
             }
         }
+    }
+
+    /// Somebody else's affinity: known only while it was read for a request, as it is not watched.
+    fn observe_foreign(&mut self, seen: &Observed) {
+        let revision = match seen {
+            Observed::Put { revision, .. } => *revision,
+            Observed::Absent { .. } => 0,
+        };
+        if self.foreign.len() >= GUESTS_MAX {
+            self.foreign.pop_first();
+        }
+        self.foreign.insert(seen.key().clone(), revision);
+    }
+
+    /// The revision of another owner's affinity (0: there is none), if it was read.
+    pub(crate) fn foreign(&self, key: &Bytes) -> Option<Revision> {
+        self.foreign.get(key).copied()
     }
 
     fn observe_affinity(&mut self, cidr: IpNet, seen: &Observed, now: Now) -> Result<(), String> {
@@ -448,6 +366,7 @@ impl State {
     /// Forgets handles known to be absent: they were only worth knowing while a request waited.
     pub fn trim(&mut self) {
         self.handles.retain(|_, known| known.handle.is_some());
+        self.foreign.clear();
     }
 
     /// Whether automatic assignment must pass over `address`: it is reserved, or was given back too recently.
@@ -459,6 +378,25 @@ impl State {
                 .reservations
                 .values()
                 .any(|r| r.value.iter().any(|net| net.contains(&address)))
+    }
+
+    /// The labels of a namespace; none if it has no profile.
+    pub(crate) fn namespace_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(namespace).map(|known| &known.value)
+    }
+
+    /// The reservation that holds all of `cidr`, if one does.
+    pub(crate) fn reservation_of(&self, cidr: &IpNet) -> Option<IpNet> {
+        let mut all = self.reservations.values().flat_map(|r| &r.value);
+        all.find(|net| net.contains(cidr)).copied()
+    }
+
+    /// What becomes of addresses that are given back.
+    pub(crate) fn cooling(&self) -> Cooling {
+        Cooling {
+            secs: self.config.value.ip_cooldown_seconds,
+            is_stored: self.cluster.as_ref().is_some_and(|c| c.value.stores_released_at),
+        }
     }
 
     /// Keeps `addresses` from automatic assignment for the configured cool-down. In memory only: `releasedAt` may be
@@ -509,88 +447,8 @@ impl State {
             .chain(claims)
             .filter(move |cidr| Family::of(cidr.addr()) == family)
     }
-
-    /// What should be tidied up now.
-    #[must_use]
-    pub fn chores(&self, now: Now) -> Vec<Chore> {
-        let stale = |since: u64| now.mono_ms.saturating_sub(since) >= UNFINISHED_GRACE_MS;
-        let mut chores = Vec::new();
-        for block in self.own_blocks() {
-            let affinity = self.affinities.get(&block.cidr);
-            // An empty block may be on its way out of the cluster: do not fight for it at once.
-            let hurry = !block::is_empty(block);
-            match affinity {
-                Some(a) if a.value.state.is_confirmed() && (hurry || !self.is_deselected(&block.cidr)) => {}
-                Some(a) if a.value.state.is_confirmed() => chores.push(Chore::GiveUp(block.cidr)),
-                Some(a) if hurry || stale(a.since_ms) => chores.push(Chore::Confirm(block.cidr)),
-                None if hurry => chores.push(Chore::Confirm(block.cidr)),
-                _ => {}
-            }
-        }
-        for (cidr, affinity) in &self.affinities {
-            let ours = self
-                .blocks
-                .get(cidr)
-                .is_some_and(|b| matches!(b.owner, Owner::Mine | Owner::Unreadable(_)));
-            if !ours && stale(affinity.since_ms) {
-                chores.push(Chore::DropAffinity(*cidr));
-            }
-        }
-        chores
-    }
-
-    /// Whether the block's pool is there, enabled, and selects other nodes than this one.
-    pub(crate) fn is_deselected(&self, cidr: &IpNet) -> bool {
-        let (Some(pool), Some(labels)) = (self.pool_of(cidr), &self.node_labels) else {
-            return false;
-        };
-        let selector = pool.value.node_selector.trim();
-        !pool.value.disabled
-            && !selector.is_empty()
-            && resources::selects(selector, &labels.value).is_ok_and(|selects| !selects)
-    }
 }
 
 fn address_bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
-}
-
-/// Decodes what was seen; absent gives `None`.
-fn versioned<T, E: ToString>(
-    seen: &Observed,
-    decode: impl FnOnce(&[u8]) -> Result<T, E>,
-) -> Result<(Revision, Option<T>), String> {
-    match seen {
-        Observed::Absent { at, .. } => Ok((*at, None)),
-        Observed::Put { value, revision, .. } => decode(value)
-            .map(|value| (*revision, Some(value)))
-            .map_err(|e| e.to_string()),
-    }
-}
-
-type New<T> = (Revision, Option<T>);
-
-fn replace<T>(slot: &mut Versioned<T>, (revision, value): New<T>, default: impl FnOnce() -> T) {
-    if revision >= slot.revision {
-        *slot = Versioned {
-            revision: if value.is_some() { revision } else { 0 },
-            value: value.unwrap_or_else(default),
-        };
-    }
-}
-
-fn set<T>(slot: &mut Option<Versioned<T>>, (revision, value): New<T>) {
-    if slot.as_ref().is_none_or(|known| revision >= known.revision) {
-        *slot = value.map(|value| Versioned { revision, value });
-    }
-}
-
-fn insert<T>(map: &mut BTreeMap<String, Versioned<T>>, name: &str, (revision, value): New<T>) {
-    if map.get(name).is_some_and(|known| known.revision > revision) {
-        return;
-    }
-    match value {
-        Some(value) => map.insert(name.to_owned(), Versioned { revision, value }),
-        None => map.remove(name),
-    };
 }

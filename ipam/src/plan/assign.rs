@@ -1,5 +1,6 @@
 //! Giving addresses: from own blocks first, then from a block claimed by the way, then borrowed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -145,10 +146,13 @@ fn settle(
         ..Attribute::default()
     };
     for pick in picks {
-        if !draft.touches(&pick.cidr) && pick.source == Source::Claim {
+        if !draft.touches(&pick.cidr) && pick.source.is_new() {
             let (owner, now) = (draft.state.owner().to_string(), draft.now);
             if let Some(block) = block::new(pick.cidr, &owner, now) {
-                draft.claim(block);
+                match &pick.source {
+                    Source::TakeOver(from) => draft.take_over(block, from.as_ref()),
+                    _ => draft.claim(block),
+                }
             }
         } else if pick.source == Source::Own {
             draft.rely_on_affinity(&pick.cidr);
@@ -156,6 +160,18 @@ fn settle(
         draft.assign(&pick.cidr, pick.ordinal, &attribute);
     }
     Ok(())
+}
+
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+
+/// The labels that came with the request, else those of the namespace that its attributes name.
+fn namespace_labels<'a>(state: &'a State, assign: &'a Assign) -> &'a BTreeMap<String, String> {
+    if !assign.namespace_labels.is_empty() {
+        return &assign.namespace_labels;
+    }
+    let namespace = assign.attributes.get("namespace");
+    let known = namespace.and_then(|namespace| state.namespace_labels(namespace));
+    known.unwrap_or(&NO_LABELS)
 }
 
 fn pick_any(
@@ -171,8 +187,12 @@ fn pick_any(
         family,
         requested,
         purpose: assign.purpose,
-        node_labels: state.node_labels.as_ref().map(|l| &l.value),
-        namespace_labels: &assign.namespace_labels,
+        node_labels: match state.owner().host() {
+            Some(_) => state.node_labels.as_ref().map(|l| &l.value),
+            // A virtual owner has no labels, as in Calico.
+            None => Some(&NO_LABELS),
+        },
+        namespace_labels: namespace_labels(state, assign),
     };
     let pools = pool::select(&all, &choice)?;
     let usable = |cidr: &IpNet, ordinal: u32, address: IpAddr| {
@@ -194,6 +214,9 @@ fn pick_any(
         return Err(Error::AutoAllocateOff.into());
     }
     if let Some(pick) = search.claim(family) {
+        return Ok(pick);
+    }
+    if let Some(pick) = search.take_over(request)? {
         return Ok(pick);
     }
     let strict = state.config.value.strict_affinity;
@@ -218,7 +241,7 @@ fn check_cap(
     family: Family,
     taken: &[Pick],
 ) -> Result<(), Error> {
-    let claimed = taken.iter().filter(|p| p.source == Source::Claim).map(|p| p.cidr);
+    let claimed = taken.iter().filter(|p| p.source.is_new()).map(|p| p.cidr);
     let mut owned: Vec<IpNet> = state.owned(family).chain(draft.claims()).chain(claimed).collect();
     owned.retain(|cidr| search.pools.iter().any(|p| p.cidr.contains(cidr)));
     owned.sort_unstable();

@@ -2,7 +2,6 @@
 
 use super::Stop;
 use super::draft::{AffinityStep, Draft, Part};
-use crate::block;
 use crate::request::{Chore, Reply, Request};
 use crate::state::{Owner, State};
 
@@ -28,8 +27,9 @@ pub(super) fn join(
         Chore::DropAffinity(_) => !mine && affinity.is_some(),
         Chore::GiveUp(_) => {
             mine && affinity.is_some()
-                && state.is_deselected(&cidr)
-                && draft.view(&cidr).is_some_and(block::is_empty)
+                && draft
+                    .view(&cidr)
+                    .is_some_and(|b| state.is_to_give_up(b, draft.now))
         }
     };
     if !needed {

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use twill_datastore::{Bytes, Compare, KeyValue, Op, OpReply, RangeRequest, Revision, Target, Txn, TxnReply};
 
 use crate::error::Error;
-use crate::keys;
 use crate::now::Now;
 use crate::request::{Assigned, Released, Reply};
 use crate::state::{Observed, State};
@@ -84,13 +83,13 @@ impl Commit {
     /// carried out if it was not, and reads what it compared.
     #[must_use]
     pub fn fence(&self, state: &State) -> Txn {
-        let mut ops = vec![Op::put(keys::fence(state.node()), "{}")];
+        let mut ops = vec![Op::put(state.fence_key().clone(), "{}")];
         ops.extend(self.reads_but_fence(state).map(|(_, op)| op.clone()));
         Txn::default().then(ops)
     }
 
     fn reads_but_fence(&self, state: &State) -> impl Iterator<Item = (&Bytes, &Op)> {
-        let fence = keys::fence(state.node());
+        let fence = state.fence_key().clone();
         let keys = self.reads.iter().map(|c| c.range.start());
         keys.zip(&self.txn.otherwise)
             .filter(move |(key, _)| **key != fence)
@@ -164,7 +163,7 @@ impl Commit {
 
     /// The fence is up: takes in what is there now, and for good. Planning the members again finds what they hold.
     pub fn fenced(&self, state: &mut State, reply: &TxnReply, now: Now) {
-        let (fence, at) = (keys::fence(state.node()), reply.revision);
+        let (fence, at) = (state.fence_key().clone(), reply.revision);
         let read: Vec<Bytes> = self.reads_but_fence(state).map(|(key, _)| key.clone()).collect();
         let up = Observed::Put {
             key: fence,

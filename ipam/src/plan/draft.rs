@@ -1,10 +1,13 @@
 //! A transaction in the making: changed blocks, what they rely on, and who takes part.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use ipnet::IpNet;
 use twill_datastore::{Bytes, COMPARES_MAX, Compare, OPS_MAX, Op, Revision};
+use twill_model::AffinityOwner;
 use twill_model::ipam::{Attribute, Block, Handle};
 
 use super::{Commit, GROUP_MAX, GROUP_OPS_MAX, Stop, commit::Member};
@@ -69,6 +72,10 @@ pub(super) struct Draft<'s> {
     pub(super) now: Now,
     blocks: BTreeMap<IpNet, DraftBlock>,
     affinities: BTreeMap<IpNet, (Base, AffinityStep)>,
+    /// Blocks that this transaction claims or takes over.
+    claimed: BTreeSet<IpNet>,
+    /// Affinities of other owners that end with it, at these revisions.
+    ended: BTreeMap<Bytes, Revision>,
     pools: BTreeMap<String, Revision>,
     handles: BTreeSet<String>,
     waiting: BTreeSet<String>,
@@ -79,6 +86,19 @@ pub(super) struct Draft<'s> {
     /// Freed in this very transaction: not to be given again by it.
     freed: BTreeSet<IpAddr>,
     full: bool,
+    /// What searches of earlier requests found out about pools.
+    pub(super) walks: RefCell<Walks>,
+}
+
+/// What holds for a pool whoever asks, found out once for all requests of a plan.
+#[derive(Default)]
+pub(super) struct Walks {
+    /// Pools whose every block is taken.
+    pub(super) gapless: BTreeSet<String>,
+    /// Others' blocks with room, in the order in which they are borrowed from.
+    pub(super) lenders: BTreeMap<String, Rc<[IpNet]>>,
+    /// Others' blocks that may be taken over, in the order in which they are.
+    pub(super) idle: BTreeMap<String, Rc<[IpNet]>>,
 }
 
 impl<'s> Draft<'s> {
@@ -88,6 +108,8 @@ impl<'s> Draft<'s> {
             now,
             blocks: BTreeMap::new(),
             affinities: BTreeMap::new(),
+            claimed: BTreeSet::new(),
+            ended: BTreeMap::new(),
             pools: BTreeMap::new(),
             handles: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -97,6 +119,7 @@ impl<'s> Draft<'s> {
             rider_keys: BTreeSet::new(),
             freed: BTreeSet::new(),
             full: false,
+            walks: RefCell::default(),
         }
     }
 
@@ -139,12 +162,9 @@ impl<'s> Draft<'s> {
         self.blocks.contains_key(cidr)
     }
 
-    /// Blocks that this transaction claims.
+    /// Blocks that this transaction claims or takes over.
     pub(super) fn claims(&self) -> impl Iterator<Item = IpNet> {
-        self.blocks
-            .iter()
-            .filter(|(_, b)| b.base == Base::Absent && b.block.is_some())
-            .map(|(cidr, _)| *cidr)
+        self.claimed.iter().copied()
     }
 
     /// Makes sure that `part` and the riders of `request` fit, and reserves their place.
@@ -162,8 +182,11 @@ impl<'s> Draft<'s> {
             .iter()
             .filter(|(name, _)| !self.pools.contains_key(name))
             .count();
-        // The lock; for each block itself and its affinity; the pools.
+        // The lock and the fence; affinities of others, one of them perhaps this request's; for each block itself and its
+        // affinity; the pools.
         let shared = 2
+            + self.ended.len()
+            + 1
             + 2 * (self.blocks.len() + self.affinity_only() + part.blocks_new)
             + self.pools.len()
             + pools_new;
@@ -256,7 +279,22 @@ impl<'s> Draft<'s> {
             },
         );
         let base = self.affinity_base(&cidr);
+        self.claimed.insert(cidr);
         self.affinities.insert(cidr, (base, AffinityStep::Confirm));
+    }
+
+    /// Puts a new block of ours in the place of an empty one of `owner`, whose affinity ends with it.
+    pub(super) fn take_over(&mut self, block: Block, owner: Option<&AffinityOwner>) {
+        let cidr = block.cidr;
+        if let Some(key) = owner.map(|owner| keys::affinity(owner, &cidr)) {
+            let revision = self.state.foreign(&key).unwrap_or(0);
+            self.ended.insert(key, revision);
+        }
+        let known = self.state.blocks.get(&cidr).map(|known| known.revision);
+        self.claim(block);
+        if let (Some(drafted), Some(revision)) = (self.blocks.get_mut(&cidr), known) {
+            drafted.base = Base::At(revision);
+        }
     }
 
     /// Gives the address at `ordinal` away.
@@ -268,8 +306,9 @@ impl<'s> Draft<'s> {
 
     /// Takes the addresses back; an empty block that belongs to no one goes altogether.
     pub(super) fn release(&mut self, cidr: &IpNet, ordinals: &[u32]) {
+        let (now, cooling) = (self.now, self.state.cooling());
         let Some(block) = self.block_mut(cidr) else { return };
-        block::release(block, ordinals);
+        block::free(block, ordinals, now, cooling);
         if block::is_empty(block) && block.affinity.is_none() {
             self.delete_block(cidr);
         }
@@ -330,10 +369,14 @@ impl<'s> Draft<'s> {
             return None;
         }
         let mut ops = Vec::with_capacity(self.ops.len() + 2 * self.blocks.len());
-        let mut shared = vec![Compare::mod_revision(
-            keys::fence(self.state.node()),
-            self.state.fence,
-        )];
+        let fence = self.state.fence_key().clone();
+        let mut shared = vec![Compare::mod_revision(fence, self.state.fence)];
+        for (key, revision) in self.ended {
+            shared.push(Compare::mod_revision(key.clone(), revision));
+            if revision > 0 {
+                ops.push(Op::delete(key));
+            }
+        }
         for (cidr, drafted) in self.blocks {
             let key = keys::block(&cidr);
             shared.push(drafted.base.compare(key.clone()));

@@ -12,6 +12,7 @@ fn pool(name: &str, cidr: &str, block_size: u8) -> Pool {
         allowed_uses: vec![AllowedUse::Workload],
         automatic: true,
         disabled: false,
+        encapsulation: Encapsulation::None,
     }
 }
 

@@ -8,5 +8,6 @@ mod calico;
 mod check;
 mod collect;
 mod faults;
+mod semantics;
 mod simulation;
 mod support;

@@ -204,8 +204,8 @@ impl Simulation {
     }
 
     fn tick(&mut self) {
-        self.now.mono_ms += self.rng.random_range(0..2000);
-        self.now.unix_nanos += 1;
+        let ms = self.rng.random_range(0..4000);
+        self.pass(ms);
         let node = *NODES.choose(&mut self.rng).unwrap();
         match self.rng.random_range(0..100) {
             0..18 => self.add(node),
@@ -219,6 +219,11 @@ impl Simulation {
             58..60 => self.daemons.get_mut(node).unwrap().state.trim(),
             _ => self.step(node),
         }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now.mono_ms += ms;
+        self.now.unix_nanos += ms * 1_000_000 + 1;
     }
 
     fn add(&mut self, node: &'static str) {
@@ -436,6 +441,13 @@ impl Simulation {
         let daemon = self.daemons.get_mut(node).unwrap();
         match reply {
             Some(reply) if reply.succeeded => {
+                let others = |compare: &Compare| {
+                    let key = String::from_utf8_lossy(compare.range.start()).into_owned();
+                    key.starts_with("/calico/ipam/v2/host/") && !key.contains(&format!("/{node}/"))
+                };
+                if commit.txn().compares.iter().any(others) {
+                    self.seen.insert("taken over");
+                }
                 for (id, reply) in commit.committed(&mut daemon.state, reply.revision, self.now) {
                     self.answer(node, id, Ok(reply));
                 }
@@ -578,7 +590,7 @@ impl Simulation {
                 "it does not come to rest: {:?}",
                 self.daemons[NODES[0]].pending
             );
-            self.now.mono_ms += 3000;
+            self.pass(3000);
             let mut busy = false;
             for node in NODES {
                 let daemon = self.daemons.get_mut(node).unwrap();
@@ -659,6 +671,7 @@ fn no_address_is_lost_or_given_twice_whatever_happens_to_replies() {
         "exhausted",
         "locked",
         "reply lost",
+        "taken over",
     ];
     assert!(
         !is_whole

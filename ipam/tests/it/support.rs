@@ -46,8 +46,13 @@ impl Cluster {
 
     /// An allocator of `node` that watches the store.
     pub(crate) async fn node(&mut self, node: &str) -> Client {
+        self.node_at(node, system_clock()).await
+    }
+
+    /// As [`Cluster::node`], by another clock.
+    pub(crate) async fn node_at(&mut self, node: &str, clock: twill_ipam::Clock) -> Client {
         self.store.put(node_key(node), node_json(node)).await.unwrap();
-        let (allocator, client) = Allocator::new(self.store.clone(), node, system_clock());
+        let (allocator, client) = Allocator::new(self.store.clone(), node, clock);
         self.tasks.spawn(allocator.run(self.stop.clone()));
         self.tasks.spawn(feed(
             self.store.clone(),
