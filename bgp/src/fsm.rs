@@ -6,6 +6,7 @@ mod conn;
 mod end;
 mod messages;
 mod open;
+mod opening;
 mod peer;
 mod timers;
 

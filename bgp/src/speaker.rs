@@ -21,3 +21,8 @@ mod restart;
 mod show;
 
 pub use core::{Batch, Output, PeerChange, Speaker};
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod tests;

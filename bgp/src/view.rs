@@ -3,6 +3,7 @@
 pub use crate::bfd::table::BfdView;
 use crate::family::{Families, PerFamily};
 use crate::policy::SessionType;
+use crate::wire::community::{ExtendedCommunity, LargeCommunity};
 use ipnet::IpNet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -128,6 +129,18 @@ pub struct NegotiatedView {
     pub restart_secs: u16,
     /// Both sides set the N bit (RFC 8538).
     pub notification_restart: bool,
+    /// Enhanced route refresh (RFC 7313).
+    pub enhanced_refresh: bool,
+    /// The longest message (RFC 8654).
+    pub message_max: usize,
+    /// IPv4 routes may have IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Families in which the peer sends several paths (RFC 7911).
+    pub add_path_in: Families,
+    /// Families in which we do.
+    pub add_path_out: Families,
+    /// The peer's long-lived stale time (RFC 9494), seconds, where it gave one.
+    pub long_lived_secs: PerFamily<Option<u32>>,
     /// Codes of all capabilities that the peer sent, ascending.
     pub capabilities: Vec<u8>,
 }
@@ -207,6 +220,10 @@ pub struct RouteView {
     pub med: Option<u32>,
     /// Communities.
     pub communities: Vec<u32>,
+    /// Extended communities (RFC 4360).
+    pub extended_communities: Vec<ExtendedCommunity>,
+    /// Large communities (RFC 8092).
+    pub large_communities: Vec<LargeCommunity>,
     /// It is the best path of its prefix.
     pub best: bool,
     /// It is among the equal paths handed to the FIB.

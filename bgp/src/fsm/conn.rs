@@ -21,6 +21,8 @@ pub(super) enum Direction {
 #[derive(Debug)]
 pub(super) enum ConnState {
     Connect,
+    /// It stands, and our OPEN waits (DelayOpen).
+    Delayed,
     OpenSent,
     OpenConfirm(Box<Session>),
     Established(Box<Session>, Box<Decoder>),
@@ -52,7 +54,7 @@ impl Conn {
     pub(super) fn session(&self) -> Option<&Session> {
         match &self.state {
             ConnState::OpenConfirm(session) | ConnState::Established(session, _) => Some(session),
-            ConnState::Connect | ConnState::OpenSent => None,
+            ConnState::Connect | ConnState::Delayed | ConnState::OpenSent => None,
         }
     }
 

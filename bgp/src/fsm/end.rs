@@ -1,7 +1,7 @@
 //! How sessions end, and whether their routes outlive them.
 
 use super::open::Session;
-use crate::family::Families;
+use crate::family::{Families, PerFamily};
 use crate::wire::Notification;
 use std::fmt;
 
@@ -49,6 +49,8 @@ pub struct Down {
     pub retain: Families,
     /// How long they stay, seconds.
     pub restart_secs: u16,
+    /// How long they then stay as a last resort (RFC 9494), seconds.
+    pub long_lived_secs: PerFamily<u32>,
     /// Why.
     pub cause: Cause,
 }
@@ -68,6 +70,12 @@ impl Down {
             session: session.id,
             retain: restart.map_or(Families::NONE, |r| r.listed().and(session.families)),
             restart_secs: restart.map_or(0, |r| r.restart_secs),
+            long_lived_secs: PerFamily::from_fn(|f| {
+                let long_lived = session.long_lived.filter(|_| restart.is_some());
+                long_lived
+                    .and_then(|l| *l.families.at(f))
+                    .map_or(0, |l| l.stale_secs)
+            }),
             cause,
         }
     }

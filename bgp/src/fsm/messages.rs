@@ -51,6 +51,10 @@ impl Peer {
         }
         let subcode = match (&mut conn.state, kind) {
             (ConnState::OpenSent, MessageType::Open) => return self.open(now, id, body),
+            (ConnState::Delayed, MessageType::Open) => {
+                self.send_open(now, id);
+                return self.open(now, id, body);
+            }
             (ConnState::OpenConfirm(_), MessageType::Keepalive) => {
                 self.counters.keepalives_in += 1;
                 return self.establish(now, id);
@@ -76,7 +80,7 @@ impl Peer {
                 self.flush(routes);
                 return self.refresh(now, id, body);
             }
-            (ConnState::Connect, _) => 0,
+            (ConnState::Connect | ConnState::Delayed, _) => 0,
             (ConnState::OpenSent, _) => 1,
             (ConnState::OpenConfirm(_), _) => 2,
             (ConnState::Established(..), _) => 3,
@@ -167,10 +171,10 @@ impl Peer {
                 }
                 ConnState::OpenConfirm(_) => return false,
                 // Its OPEN has not come, but we know whose it will be.
-                ConnState::OpenSent | ConnState::Connect if direction == keep => {
+                ConnState::OpenSent | ConnState::Delayed | ConnState::Connect if direction == keep => {
                     self.end(now, other, Cause::Sent(Notification::COLLISION));
                 }
-                ConnState::OpenSent | ConnState::Connect => {}
+                ConnState::OpenSent | ConnState::Delayed | ConnState::Connect => {}
             }
         }
         true

@@ -2,14 +2,12 @@
 
 use super::conn::{Conn, ConnId, ConnState, Direction};
 use super::end::{Cause, Down};
-use super::open::{self, Own, Session};
-use super::timers::{
-    DIAL_WAIT, IDLE_HOLD_MAX, IDLE_HOLD_MIN, OPEN_WAIT, OPEN_WAIT_ACCEPTED, PeerTimers, STABLE_AFTER, fired,
-};
+use super::open::{Own, Session};
+use super::timers::{IDLE_HOLD_MAX, IDLE_HOLD_MIN, PeerTimers, STABLE_AFTER, fired};
 use crate::config::PeerConfig;
 use crate::view::{Counters, PeerState};
 use crate::wire::header::keepalive;
-use crate::wire::{HoldTime, Notification, RouteRefresh, Routes};
+use crate::wire::{Notification, RouteRefresh, Routes};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -88,7 +86,7 @@ pub struct Peer {
     pub(super) counters: Counters,
     pub(super) sessions: u32,
     pub(super) up_since: Option<Instant>,
-    enabled: bool,
+    pub(super) enabled: bool,
     penalty: Duration,
     next_conn: u64,
     jitter: u64,
@@ -163,11 +161,14 @@ impl Peer {
     pub fn state(&self) -> PeerState {
         let rank = |c: &Conn| match c.state {
             ConnState::Connect => PeerState::Connect,
+            // The connection stands, but nothing was said (RFC 4271 section 8.2.2 with DelayOpen).
+            ConnState::Delayed if c.direction == Direction::Dialled => PeerState::Connect,
+            ConnState::Delayed => PeerState::Active,
             ConnState::OpenSent => PeerState::OpenSent,
             ConnState::OpenConfirm(_) => PeerState::OpenConfirm,
             ConnState::Established(..) => PeerState::Established,
         };
-        let resting = if self.enabled && self.timers.idle_hold.is_none() {
+        let resting = if self.may_run() && self.timers.idle_hold.is_none() {
             PeerState::Active
         } else {
             PeerState::Idle
@@ -237,59 +238,6 @@ impl Peer {
         time * (768 + quarter) / 1024
     }
 
-    /// Dials if it is time to.
-    fn connect(&mut self, now: Instant) {
-        let busy = self
-            .conns
-            .iter()
-            .any(|c| c.direction == Direction::Dialled || c.session().is_some());
-        if !self.enabled || self.config.passive || busy || self.timers.idle_hold.is_some() {
-            return;
-        }
-        self.timers.connect_retry = None;
-        let id = self.conn_id();
-        let mut conn = Conn::new(id, Direction::Dialled);
-        conn.timers.wait = Some(now + DIAL_WAIT);
-        self.conns.push(conn);
-        self.out.push_back(Output::Dial(id));
-    }
-
-    /// A connection stands: our OPEN goes out.
-    fn opened(&mut self, now: Instant, id: ConnId, local: IpAddr) {
-        let established = self.session().is_some();
-        if self.conn(id).is_none() {
-            if !self.enabled || self.timers.idle_hold.is_some() {
-                self.out.push_back(Output::Close(id));
-                return;
-            }
-            // The peer has given up on an earlier connection of its own that has not come far.
-            let stale = self.conns.iter().find(|c| {
-                c.direction == Direction::Accepted
-                    && matches!(c.state, ConnState::OpenSent | ConnState::OpenConfirm(_))
-            });
-            if let Some(id) = stale.map(|c| c.id) {
-                self.end(now, id, Cause::Sent(Notification::COLLISION));
-            }
-            self.conns.push(Conn::new(id, Direction::Accepted));
-        }
-        let hold = HoldTime::try_from(self.config.timers.hold_secs).or_else(|_| HoldTime::try_from(3));
-        let Ok(hold) = hold else { return };
-        let mut bytes = Vec::new();
-        open::offer(&self.own, &self.config, self.sessions > 0, hold).encode(&mut bytes);
-        if let Some(conn) = self.conn(id) {
-            let wait = if conn.direction == Direction::Accepted {
-                OPEN_WAIT_ACCEPTED
-            } else {
-                OPEN_WAIT
-            };
-            conn.timers.wait = Some(now + wait);
-            conn.state = ConnState::OpenSent;
-            conn.local = Some(local);
-            conn.after_established = established;
-        }
-        self.send(now, id, bytes);
-    }
-
     fn queued(&mut self, now: Instant, id: ConnId) {
         let send_hold = self.config.timers.send_hold;
         if let Some(conn) = self.conn(id)
@@ -334,7 +282,7 @@ impl Peer {
             self.up_since = None;
             self.out.push_back(Output::Down(Down::of(session, cause)));
         }
-        if self.enabled && self.timers.connect_retry.is_none() {
+        if self.may_run() && self.timers.connect_retry.is_none() {
             let retry = self.jittered(self.config.timers.connect_retry);
             self.timers.connect_retry = Some(now + retry);
         }
@@ -342,7 +290,7 @@ impl Peer {
 
     fn say_goodbye(&mut self, conn: &Conn, cause: &Cause) {
         if let Cause::Sent(notification) = cause
-            && !matches!(conn.state, ConnState::Connect)
+            && !matches!(conn.state, ConnState::Connect | ConnState::Delayed)
         {
             let mut bytes = Vec::new();
             notification.encode(&mut bytes);
@@ -356,7 +304,10 @@ impl Peer {
         let (Cause::Sent(n) | Cause::Received(n)) = cause else {
             return;
         };
-        if !self.config.idle_hold || (n.is_cease() && *n != Notification::MAX_PREFIXES) {
+        let too_many = n.is_max_prefixes();
+        let sent = matches!(cause, Cause::Sent(_));
+        let restart = self.config.prefixes_restart.filter(|_| too_many && sent);
+        if restart.is_none() && (!self.config.idle_hold || (n.is_cease() && !too_many)) {
             return;
         }
         if self
@@ -366,8 +317,8 @@ impl Peer {
             self.penalty = Duration::ZERO;
         }
         self.penalty = (self.penalty * 2).clamp(IDLE_HOLD_MIN, IDLE_HOLD_MAX);
-        let hold = if *n == Notification::MAX_PREFIXES {
-            IDLE_HOLD_MAX
+        let hold = if too_many {
+            restart.unwrap_or(IDLE_HOLD_MAX)
         } else {
             self.penalty
         };
@@ -376,21 +327,28 @@ impl Peer {
     }
 
     fn stop(&mut self, now: Instant, stop: Stop) {
-        let ids: Vec<ConnId> = self.conns.iter().map(|c| c.id).collect();
         if !matches!(stop, Stop::Reset(_)) {
             self.enabled = false;
             self.timers = PeerTimers::default();
         }
+        self.end_all(now, &stop);
+    }
+
+    /// Ends every connection with what its peer should hear.
+    fn end_all(&mut self, now: Instant, stop: &Stop) {
+        let ids: Vec<ConnId> = self.conns.iter().map(|c| c.id).collect();
         for id in ids {
             let keeps = self
                 .conn(id)
                 .and_then(|c| c.session())
                 .is_some_and(|s| s.notification_restart);
-            let cause = match &stop {
+            let cause = match stop {
                 Stop::Restart if keeps => Cause::Sent(Notification::RESET),
                 Stop::Restart => Cause::Stopped,
                 // To a peer that keeps routes over a NOTIFICATION, this one must say that it means it.
                 Stop::Notify(n) if keeps => Cause::Sent(Notification::hard_reset(n)),
+                // Nor shall either side keep routes that were too many.
+                Stop::Reset(n) if keeps && n.is_max_prefixes() => Cause::Sent(Notification::hard_reset(n)),
                 Stop::Notify(n) | Stop::Reset(n) => Cause::Sent(n.clone()),
             };
             self.end(now, id, cause);
@@ -400,9 +358,15 @@ impl Peer {
     fn configure(&mut self, now: Instant, config: PeerConfig, own: Own) {
         let identity = (self.own.asn, self.own.router_id) != (own.asn, own.router_id);
         let reset = identity || self.config.needs_reset(&config);
-        let dial = self.config.passive && !config.passive;
+        let dial = (self.config.passive && !config.passive)
+            || (self.config.shutdown.is_some() && config.shutdown.is_none());
+        let down = config.shutdown.clone().filter(|_| self.config.shutdown.is_none());
         self.config = config;
         self.own = own;
+        if let Some(text) = down {
+            self.end_all(now, &Stop::Notify(Notification::shutdown(&text)));
+            self.timers = PeerTimers::default();
+        }
         if reset {
             for id in self.conns.iter().map(|c| c.id).collect::<Vec<_>>() {
                 self.end(now, id, Cause::Sent(Notification::CONFIG_CHANGE));
@@ -437,6 +401,8 @@ impl Peer {
             let penalty = self.penalty;
             self.end(now, id, cause);
             (self.penalty, self.timers.idle_hold) = (penalty, None);
+        } else if fired(&mut conn.timers.delay_open, now) {
+            self.send_open(now, id);
         } else if fired(&mut conn.timers.hold, now) {
             self.end(now, id, Cause::Sent(Notification::HOLD_TIMER));
         } else if fired(&mut conn.timers.send_hold, now) {

@@ -343,17 +343,162 @@ fn errors_hold_the_peer_down_ever_longer_and_cease_does_not() {
     assert_eq!(bench.peer.state(), PeerState::Active);
 }
 
+fn too_many() -> Notification {
+    Notification::max_prefixes(crate::Family::Ipv4Unicast, 10)
+}
+
 #[test]
 fn too_many_prefixes_hold_the_peer_down_for_a_minute() {
     let (mut bench, _) = Bench::established();
-    bench
-        .peer
-        .handle(bench.now, Input::Stop(Stop::Reset(Notification::MAX_PREFIXES)));
+    bench.peer.handle(bench.now, Input::Stop(Stop::Reset(too_many())));
     assert_eq!(sent(&bench.outputs()), Some((6, 1)));
     bench.after(Duration::from_secs(59));
     assert_eq!(bench.peer.state(), PeerState::Idle);
     bench.after(Duration::from_secs(1));
     assert_eq!(bench.peer.state(), PeerState::Active);
+}
+
+#[test]
+fn too_many_prefixes_hold_the_peer_down_as_long_as_was_said() {
+    let held = |idle_hold, prefixes_restart: Option<u64>| {
+        let config = PeerConfig {
+            idle_hold,
+            prefixes_restart: prefixes_restart.map(Duration::from_secs),
+            ..passive()
+        };
+        let (mut bench, _) = Bench::established_with(config, |_| ());
+        bench.peer.handle(bench.now, Input::Stop(Stop::Reset(too_many())));
+        let mut secs = 0;
+        while bench.peer.state() == PeerState::Idle {
+            secs += 1;
+            bench.after(Duration::from_secs(1));
+        }
+        secs
+    };
+    assert_eq!(held(true, None), 60);
+    assert_eq!(held(true, Some(5)), 5);
+    assert_eq!(held(false, None), 0);
+    assert_eq!(held(false, Some(300)), 300);
+    // A peer that keeps routes over a NOTIFICATION must not keep these.
+    let (mut bench, _) = Bench::established_with(passive(), |o| {
+        o.capabilities.restart.as_mut().unwrap().notification = true;
+    });
+    bench.peer.handle(bench.now, Input::Stop(Stop::Reset(too_many())));
+    let out = bench.outputs();
+    assert_eq!(
+        (sent(&out), down(&out).map(|d| d.retain)),
+        (Some((6, 9)), Some(Families::NONE))
+    );
+}
+
+#[test]
+fn a_delayed_open_waits_for_the_peers_and_goes_out_when_its_time_is_up() {
+    let mut config = passive();
+    config.timers.delay_open = Some(Duration::from_secs(5));
+    let is_open = |out: &[Output]| {
+        out.iter().any(|o| {
+            matches!(o, Output::Send(_, bytes) if matches!(header::peek(bytes, MESSAGE_MAX), Ok(Some((MessageType::Open, _)))))
+        })
+    };
+    let mut bench = Bench::new(config.clone());
+    let (id, out) = bench.accept(&[]);
+    assert!(!is_open(&out), "{out:?}");
+    assert_eq!(bench.peer.state(), PeerState::Active);
+    // The peer speaks first: both messages at once.
+    let out = bench.say(id, &[&open(|_| ()), &keepalive()]);
+    assert!(
+        is_open(&out) && out.iter().any(|o| matches!(o, Output::Up(..))),
+        "{out:?}"
+    );
+    let mut bench = Bench::new(config.clone());
+    let (id, _) = bench.accept(&[]);
+    assert!(!is_open(&bench.after(Duration::from_millis(4999))));
+    assert!(is_open(&bench.after(Duration::from_millis(1))));
+    let out = bench.say(id, &[&open(|_| ()), &keepalive()]);
+    assert!(out.iter().any(|o| matches!(o, Output::Up(..))), "{out:?}");
+    // Anything but an OPEN ends the connection, and a silent one ends as any other.
+    let mut bench = Bench::new(config.clone());
+    let (_, out) = bench.accept(&[&keepalive()]);
+    assert!(out.iter().any(|o| matches!(o, Output::Close(_))), "{out:?}");
+    let mut bench = Bench::new(config);
+    bench.accept(&[]);
+    bench.after(Duration::from_secs(5));
+    assert!(
+        bench
+            .after(Duration::from_secs(15))
+            .iter()
+            .any(|o| matches!(o, Output::Close(_)))
+    );
+}
+
+#[test]
+fn a_peer_that_is_shut_down_is_told_why_and_stays_down_until_it_is_not() {
+    let (mut bench, _) = Bench::established();
+    let configure = |bench: &mut Bench, shutdown: Option<&str>| {
+        let config = PeerConfig {
+            shutdown: shutdown.map(Into::into),
+            ..passive()
+        };
+        bench
+            .peer
+            .handle(bench.now, Input::Configure(Box::new(config), own(65000, US)));
+        bench.outputs()
+    };
+    let out = configure(&mut bench, Some("back at noon"));
+    let said = down(&out).map(|d| d.cause.to_string());
+    assert_eq!(
+        said.as_deref(),
+        Some("sent 6/2 administrative shutdown: back at noon")
+    );
+    assert_eq!(bench.peer.state(), PeerState::Idle);
+    let (refused, out) = bench.accept(&[&open(|_| ())]);
+    assert!(
+        matches!(&out[..], [Output::Close(id)] if *id == refused),
+        "{out:?}"
+    );
+    configure(&mut bench, None);
+    let (_, out) = bench.accept(&[&open(|_| ()), &keepalive()]);
+    assert!(out.iter().any(|o| matches!(o, Output::Up(..))), "{out:?}");
+}
+
+#[test]
+fn the_text_of_a_shutdown_is_shown_as_received() {
+    let (mut bench, id) = Bench::established();
+    bench.say(id, &[&notification(&Notification::shutdown("moving house"))]);
+    let (_, received) = bench.peer.last_errors();
+    assert_eq!(received, Some("6/2 administrative shutdown: moving house"));
+}
+
+#[test]
+fn identifiers_need_be_unique_within_an_as_only() {
+    let same = |asn: u32| {
+        let config = PeerConfig {
+            passive: true,
+            ..PeerConfig::new(THEM.into(), asn)
+        };
+        let (_, out) = Bench::new(config).accept(&[&open(|o| {
+            (o.asn, o.capabilities.four_octet_as, o.router_id) = (asn, Some(asn), US);
+        })]);
+        sent(&out)
+    };
+    assert_eq!((same(65000), same(65001)), (Some((2, 3)), None));
+}
+
+#[test]
+fn long_messages_are_taken_only_where_both_agreed() {
+    let extended = |config: PeerConfig, offered| {
+        let (mut bench, id) = Bench::established_with(config, |o| o.capabilities.extended_message = offered);
+        let mut long = [&[0xff; 16][..], &5000u16.to_be_bytes(), &[2]].concat();
+        long.extend([0, 0, 0, 0]);
+        sent(&bench.say(id, &[&long]))
+    };
+    let deaf = PeerConfig {
+        extended_messages: false,
+        ..passive()
+    };
+    assert_eq!(extended(passive(), true), None, "it waits for the rest");
+    assert_eq!(extended(passive(), false), Some((1, 2)));
+    assert_eq!(extended(deaf, true), Some((1, 2)));
 }
 
 /// Both connections have come to OpenConfirm or short of it; the one that the higher identifier opened stays.

@@ -31,6 +31,8 @@ pub(super) struct PeerTimers {
 pub(super) struct ConnTimers {
     /// The dial, or the peer's OPEN, or without Hold Time its first KEEPALIVE, must have come.
     pub(super) wait: Option<Instant>,
+    /// Our OPEN goes out unless the peer's comes first (DelayOpenTimer).
+    pub(super) delay_open: Option<Instant>,
     /// The peer must have said something (section 4.4).
     pub(super) hold: Option<Instant>,
     /// We say something.
@@ -47,10 +49,16 @@ impl PeerTimers {
 
 impl ConnTimers {
     pub(super) fn next(&self) -> Option<Instant> {
-        [self.wait, self.hold, self.keepalive, self.send_hold]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.wait,
+            self.delay_open,
+            self.hold,
+            self.keepalive,
+            self.send_hold,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
 

@@ -253,6 +253,7 @@ impl PeerTask {
                 session,
                 retain,
                 restart_secs: 0,
+                long_lived_secs: crate::family::PerFamily::default(),
                 cause,
             }));
         }

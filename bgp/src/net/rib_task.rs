@@ -189,6 +189,12 @@ impl RibTask {
         match output {
             Output::Send { peer, session, batch } => self.tell(peer, PeerCommand::Send { session, batch }),
             Output::Reset(peer, notification) => self.tell(peer, PeerCommand::Reset(notification)),
+            Output::Warning(peer, what) => {
+                if let Some(handle) = self.peers.get(&peer) {
+                    tracing::warn!(peer = %handle.address, "{what}");
+                    handle.report.event(Instant::now(), what);
+                }
+            }
             Output::Converged(converged, own) => {
                 tracing::info!(
                     ipv4 = converged.ipv4,
@@ -305,7 +311,7 @@ impl RibTask {
                     self.want_bfd(peer);
                 }
                 PeerEvent::Routes(session, routes) => self.speaker.routes(now, peer, session, &routes),
-                PeerEvent::Refresh(session, refresh) => self.speaker.refresh(peer, session, refresh),
+                PeerEvent::Refresh(session, refresh) => self.speaker.refresh(now, peer, session, refresh),
                 PeerEvent::Sent(session) => self.speaker.sent(peer, session),
                 PeerEvent::Vacant(accepted) => {
                     if let Some(handle) = self.peers.get_mut(&peer) {
@@ -484,6 +490,14 @@ fn status(
         graceful_restart: s.restart.map(|r| r.listed()).unwrap_or_default(),
         restart_secs: s.restart.map_or(0, |r| r.restart_secs),
         notification_restart: s.notification_restart,
+        enhanced_refresh: s.enhanced_refresh,
+        message_max: s.message_max,
+        extended_next_hop: s.extended_next_hop,
+        add_path_in: s.add_path_in,
+        add_path_out: s.add_path_out,
+        long_lived_secs: PerFamily::from_fn(|f| {
+            s.long_lived.and_then(|l| *l.families.at(f)).map(|l| l.stale_secs)
+        }),
         capabilities: s.capabilities.clone(),
     });
     PeerStatus {

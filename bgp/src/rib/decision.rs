@@ -58,6 +58,8 @@ pub enum Step {
     Best,
     /// We originate the prefix ourselves.
     Local,
+    /// Long stale, the best is not (RFC 9494).
+    LongStale,
     /// Lower LOCAL_PREF.
     LocalPref,
     /// Longer AS path.
@@ -91,6 +93,7 @@ impl Step {
         match self {
             Self::Best => "best",
             Self::Local => "we originate this prefix",
+            Self::LongStale => "its peer has long been away (LLGR_STALE)",
             Self::LocalPref => "lower local preference",
             Self::AsPathLength => "longer AS path",
             Self::Origin => "worse origin",
@@ -108,7 +111,7 @@ impl Step {
 }
 
 /// What comes before MED: lower is better.
-type Head = (bool, Reverse<u32>, u32, u8);
+type Head = (bool, bool, Reverse<u32>, u32, u8);
 /// What comes after MED: lower is better.
 type Tail = (bool, Ipv4Addr, u16, IpAddr, u32);
 
@@ -116,6 +119,7 @@ fn head(path: &Path, rank: &Rank, sources: &Sources) -> Head {
     let learned = sources.at(path.peer).from != LearnedFrom::Local;
     (
         learned,
+        rank.is_long_stale(),
         Reverse(rank.local_pref.unwrap_or(LOCAL_PREF_DEFAULT)),
         rank.path_len,
         rank.origin,
@@ -175,9 +179,10 @@ pub fn step(path: &Path, paths: &[Path], attrs: &AttrTable, sources: &Sources) -
     let (h, t) = (head(path, mine, sources), head(best, its, sources));
     let steps = [
         (h.0 != t.0, Step::Local),
-        (h.1 != t.1, Step::LocalPref),
-        (h.2 != t.2, Step::AsPathLength),
-        (h.3 != t.3, Step::Origin),
+        (h.1 != t.1, Step::LongStale),
+        (h.2 != t.2, Step::LocalPref),
+        (h.3 != t.3, Step::AsPathLength),
+        (h.4 != t.4, Step::Origin),
     ];
     if let Some((_, step)) = steps.into_iter().find(|(differs, _)| *differs) {
         return step;
@@ -204,11 +209,23 @@ pub fn step(path: &Path, paths: &[Path], attrs: &AttrTable, sources: &Sources) -
         .map_or(Step::PathId, |(_, step)| step)
 }
 
+/// Which AS paths of one length count as equal for multipath.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Multipath {
+    /// Any.
+    Relaxed,
+    /// Only the same.
+    SamePath,
+}
+
 /// Whether `path` is as good as the best of `paths`, which stands first, up to and including the preference of external
-/// paths: then both may forward (multipath with relaxed AS path).
+/// paths: then both may forward.
 #[must_use]
-pub fn multipath(path: &Path, paths: &[Path], attrs: &AttrTable, sources: &Sources) -> bool {
-    paths.first().is_some_and(Path::eligible)
+pub fn multipath(mode: Multipath, path: &Path, paths: &[Path], attrs: &AttrTable, sources: &Sources) -> bool {
+    let as_path = |p: &Path| attrs.at(p.attr).as_path();
+    paths
+        .first()
+        .is_some_and(|best| best.eligible() && (mode == Multipath::Relaxed || as_path(best) == as_path(path)))
         && matches!(
             step(path, paths, attrs, sources),
             Step::Best | Step::RouterId | Step::ClusterList | Step::PeerAddress | Step::PathId

@@ -107,7 +107,7 @@ impl<P: Prefix> Plane<P> {
             if next_hops.len() >= usize::from(shared.config.paths_max.max(1)) {
                 break;
             }
-            if decision::multipath(path, paths, &shared.attrs, &shared.sources) {
+            if decision::multipath(shared.multipath(), path, paths, &shared.attrs, &shared.sources) {
                 next_hops.extend(hop(path.attr).filter(|h| !next_hops.contains(h)));
             }
         }

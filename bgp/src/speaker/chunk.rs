@@ -7,7 +7,7 @@ use crate::family::Family;
 use crate::prefix::Prefix;
 use crate::rib::PeerId;
 use crate::wire::attr::{Attr, OPTIONAL, code};
-use crate::wire::header::{HEADER_LEN, MESSAGE_MAX, MessageType, message};
+use crate::wire::header::{HEADER_LEN, MessageType, message};
 use bytes::Bytes;
 use std::net::IpAddr;
 
@@ -31,13 +31,23 @@ struct Span {
 }
 
 /// UPDATEs in the making.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Packer {
     octets: Vec<u8>,
     spans: Vec<Span>,
+    message_max: usize,
 }
 
 impl Packer {
+    /// For peers that take messages up to this length.
+    pub(super) const fn new(message_max: usize) -> Self {
+        Self {
+            octets: Vec::new(),
+            spans: Vec::new(),
+            message_max,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.octets.len()
     }
@@ -67,7 +77,7 @@ impl Packer {
         exported: &Exported,
         prefixes: impl Iterator<Item = P>,
     ) {
-        let room = room(P::FAMILY, exported);
+        let room = room(P::FAMILY, exported, self.message_max);
         let mut prefixes = prefixes.peekable();
         let mut nlri = Vec::with_capacity(256);
         while prefixes.peek().is_some() {
@@ -83,7 +93,7 @@ impl Packer {
 
     /// UPDATEs that withdraw all these prefixes.
     pub(super) fn withdraw<P: Prefix>(&mut self, audience: Audience, prefixes: impl Iterator<Item = P>) {
-        let room = MESSAGE_MAX - UPDATE_FIXED - 8;
+        let room = self.message_max - UPDATE_FIXED - 8;
         let mut prefixes = prefixes.peekable();
         let mut nlri = Vec::with_capacity(256);
         while prefixes.peek().is_some() {
@@ -139,20 +149,21 @@ fn slice(octets: &Bytes, spans: &[Span], member: PeerId) -> Batch {
 }
 
 /// Octets that an UPDATE with these attributes leaves for NLRI.
-pub(super) fn room(family: Family, exported: &Exported) -> usize {
+pub(super) fn room(family: Family, exported: &Exported, message_max: usize) -> usize {
     let multiprotocol = match (family, exported.next_hop) {
-        (Family::Ipv4Unicast, _) => 0,
+        (Family::Ipv4Unicast, IpAddr::V4(_)) => 0,
         // Attribute header with extended length, AFI, SAFI, next hop and its length, reserved.
-        (Family::Ipv6Unicast, _) => 4 + 3 + 1 + 16 + 1,
+        _ => 4 + 3 + 1 + 16 + 1,
     };
-    (MESSAGE_MAX - UPDATE_FIXED).saturating_sub(exported.attrs.len() + multiprotocol)
+    (message_max - UPDATE_FIXED).saturating_sub(exported.attrs.len() + multiprotocol)
 }
 
 fn reach<P: Prefix>(exported: &Exported, nlri: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, 0]);
     let length_at = out.len();
     out.extend_from_slice(&[0, 0]);
-    if P::FAMILY != Family::Ipv4Unicast {
+    let multiprotocol = P::FAMILY != Family::Ipv4Unicast || exported.next_hop.is_ipv6();
+    if multiprotocol {
         // RFC 7606 section 5.1: MP_REACH first, so that a broken attribute behind it hides no route.
         let mut value = P::FAMILY.afi().to_be_bytes().to_vec();
         value.push(P::FAMILY.safi());
@@ -171,7 +182,7 @@ fn reach<P: Prefix>(exported: &Exported, nlri: &[u8], out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&exported.attrs);
     set_length(out, length_at);
-    if P::FAMILY == Family::Ipv4Unicast {
+    if !multiprotocol {
         out.extend_from_slice(nlri);
     }
 }

@@ -10,6 +10,7 @@ use crate::family::{Family, PerFamily};
 use crate::fsm::Own;
 use crate::policy::LearnedFrom;
 use crate::prefix::{V4, V6};
+use crate::rib::decision::Multipath;
 use crate::rib::{AttrTable, PathSource, PeerId, Sources};
 use crate::view::Converged;
 use crate::wire::update::Op;
@@ -43,6 +44,8 @@ pub enum Output {
     },
     /// End the peer's session with this.
     Reset(PeerId, Notification),
+    /// Operators should know this of the peer; its session goes on.
+    Warning(PeerId, String),
     /// Route selection is settled for these families; OPENs say so from now on.
     Converged(Converged, Own),
 }
@@ -241,6 +244,14 @@ impl Shared {
                     .into_iter()
                     .any(|f| self.deferral.at(f).until().is_some()),
             forwarding: restart.forwarding_preserved,
+        }
+    }
+
+    pub(super) fn multipath(&self) -> Multipath {
+        if self.config.multipath_relaxed {
+            Multipath::Relaxed
+        } else {
+            Multipath::SamePath
         }
     }
 

@@ -1,12 +1,13 @@
 //! What becomes of a route's attributes on the way to a peer (RFC 4271 sections 5 and 9.1.3, RFC 4456 sections 8 and 10,
 //! RFC 6793 section 4.2.2), the same for all peers of an export group.
 
-use crate::config::{NextHopMode, PeerConfig};
+use crate::config::{Config, LocalAs, NextHopMode, PeerConfig, RemovePrivate};
 use crate::fsm::Session;
 use crate::policy::{Changes, LOCAL_PREF_DEFAULT, LearnedFrom, NextHop, Policy, SessionType};
 use crate::rib::PathSource;
 use crate::wire::attr::{Attr, OPTIONAL, Scope, TRANSITIVE, code, flags_of};
 use crate::wire::check::filtered_at_edge;
+use crate::wire::community::GRACEFUL_SHUTDOWN;
 use crate::wire::{AttrSet, as_path};
 use ipnet::IpNet;
 use std::borrow::Cow;
@@ -29,6 +30,19 @@ pub(super) struct ExportKey {
     /// The peer, where what is forwarded back to its link is not announced to it.
     pub(super) horizon: Option<IpAddr>,
     pub(super) policy: Arc<Policy>,
+    /// The longest message that the peer takes.
+    pub(super) message_max: usize,
+    /// IPv4 routes may have IPv6 next hops (RFC 8950).
+    pub(super) extended_next_hop: bool,
+    /// The peer knows routes that are long stale, and puts them last (RFC 9494).
+    pub(super) long_lived: bool,
+    /// We are being drained (RFC 8326).
+    pub(super) graceful_shutdown: bool,
+    pub(super) local_as: Option<LocalAs>,
+    /// Replaced by ours in paths: the peer's AS number.
+    pub(super) overridden: Option<u32>,
+    /// Private AS numbers go, but not this one, the peer's.
+    pub(super) private: Option<(RemovePrivate, u32)>,
 }
 
 /// Attributes ready for the wire, without NLRI: NEXT_HOP is among them for IPv4, MP_REACH is the packer's.
@@ -39,13 +53,7 @@ pub(super) struct Exported {
 }
 
 impl ExportKey {
-    pub(super) fn new(
-        asn: u32,
-        cluster_id: Ipv4Addr,
-        config: &PeerConfig,
-        session: &Session,
-        tracked: bool,
-    ) -> Self {
+    pub(super) fn new(own: &Config, cluster_id: Ipv4Addr, config: &PeerConfig, session: &Session) -> Self {
         let (self_v4, self_v6) = match session.local_address {
             IpAddr::V4(a) => (
                 Some(a),
@@ -55,7 +63,7 @@ impl ExportKey {
         };
         let external = session.kind == SessionType::Ebgp;
         Self {
-            asn,
+            asn: own.asn,
             cluster_id,
             session: session.kind,
             client: config.route_reflector_client,
@@ -64,8 +72,17 @@ impl ExportKey {
             self_v4,
             self_v6,
             shared: config.shared_subnet.filter(|_| external),
-            horizon: (external && tracked && config.next_hop == NextHopMode::Auto).then_some(config.address),
+            horizon: (external && own.track_next_hops && config.next_hop == NextHopMode::Auto)
+                .then_some(config.address),
             policy: Arc::clone(&config.export),
+            message_max: session.message_max,
+            extended_next_hop: session.extended_next_hop,
+            long_lived: session.long_lived.is_some(),
+            graceful_shutdown: own.graceful_shutdown || config.graceful_shutdown,
+            local_as: config.local_as.filter(|_| external),
+            overridden: (external && config.as_override).then_some(config.asn),
+            private: (external && config.remove_private != RemovePrivate::Never)
+                .then_some((config.remove_private, config.asn)),
         }
     }
 
@@ -77,14 +94,17 @@ impl ExportKey {
         };
         // Between internal peers only a reflector passes routes on, from or to a client (RFC 4456 section 6).
         let internal = self.session == SessionType::Ibgp && source.from == LearnedFrom::Ibgp;
-        attrs.rank().scope <= scope && (!internal || self.client || source.client)
+        let stale = attrs.rank().is_long_stale() && !self.long_lived;
+        attrs.rank().scope <= scope && !stale && (!internal || self.client || source.client)
     }
 
     fn own(&self, v4: bool) -> Option<IpAddr> {
+        let v6 = self.self_v6.map(IpAddr::V6);
         if v4 {
-            self.self_v4.map(IpAddr::V4)
+            let over_v6 = v6.filter(|_| self.extended_next_hop);
+            self.self_v4.map(IpAddr::V4).or(over_v6)
         } else {
-            self.self_v6.map(IpAddr::V6)
+            v6
         }
     }
 
@@ -99,7 +119,7 @@ impl ExportKey {
         // A link-local next hop means nothing beyond its link.
         let given = attrs.next_hop().address().filter(|a| match a {
             IpAddr::V4(_) => v4,
-            IpAddr::V6(a) => !v4 && !a.is_unicast_link_local(),
+            IpAddr::V6(a) => (!v4 || self.extended_next_hop) && !a.is_unicast_link_local(),
         });
         match changes.next_hop.unwrap_or(default) {
             NextHop::Keep => given.or_else(|| self.own(v4)),
@@ -122,6 +142,15 @@ impl ExportKey {
         changes: &Changes,
     ) -> Option<Exported> {
         let next_hop = self.next_hop(v4, attrs, source, changes)?;
+        let mut drained = Changes::default();
+        let changes = if self.graceful_shutdown {
+            drained.clone_from(changes);
+            drained.add_communities(&[GRACEFUL_SHUTDOWN], attrs);
+            drained.local_pref = Some(0);
+            &drained
+        } else {
+            changes
+        };
         let mut list = List::default();
         for attr in attrs.iter() {
             if self.passes(attr.code, source) {
@@ -183,24 +212,45 @@ impl ExportKey {
         }
     }
 
+    /// Our AS numbers in front of the path, the last one first.
+    fn own_asns(&self) -> impl Iterator<Item = u32> {
+        let (own, local) = match (self.session, self.local_as) {
+            (SessionType::Ibgp, _) => (None, None),
+            (SessionType::Ebgp, None) => (Some(self.asn), None),
+            (SessionType::Ebgp, Some(l)) => (Some(self.asn).filter(|_| !l.replace), Some(l.asn)),
+        };
+        own.into_iter().chain(local)
+    }
+
     fn path(&self, attrs: &AttrSet, changes: &Changes, list: &mut List<'_>) {
-        let mut path: Cow<'_, [u8]> = attrs.as_path().to_vec().into();
-        if let Some(prepended) = changes.prepended(&path) {
-            path = prepended.into();
+        let mut path = attrs.as_path().to_vec();
+        if let Some((mode, peer)) = self.private {
+            let instead = (mode == RemovePrivate::Replace).then_some(self.asn);
+            path = as_path::map(&path, |a| {
+                if as_path::is_private(a) && a != peer {
+                    instead
+                } else {
+                    Some(a)
+                }
+            });
         }
-        if self.session == SessionType::Ebgp {
+        if let Some(peer) = self.overridden {
+            path = as_path::map(&path, |a| Some(if a == peer { self.asn } else { a }));
+        }
+        path = changes.prepended(&path).unwrap_or(path);
+        for asn in self.own_asns() {
             let mut out = Vec::with_capacity(path.len() + 6);
-            as_path::prepend(&path, self.asn, 1, &mut out);
-            path = out.into();
+            as_path::prepend(&path, asn, 1, &mut out);
+            path = out;
         }
         if self.four_octet_as {
-            list.set(code::AS_PATH, TRANSITIVE, path.into_owned());
+            list.set(code::AS_PATH, TRANSITIVE, path);
             return;
         }
         let (narrow, lossy) = as_path::narrow(&path);
         list.set(code::AS_PATH, TRANSITIVE, narrow);
         if lossy {
-            list.set(code::AS4_PATH, OPTIONAL | TRANSITIVE, path.into_owned());
+            list.set(code::AS4_PATH, OPTIONAL | TRANSITIVE, path);
         }
         if let Some(value) = attrs.value(code::AGGREGATOR)
             && let Some((asn, address)) = value.split_first_chunk::<4>()

@@ -1,12 +1,15 @@
 //! What a peer's announcements and withdrawals do to the table (RFC 4271 sections 9 and 9.1.2).
 
 use super::core::{Output, Shared};
+use super::peers::PeerSlot;
 use super::plane::Plane;
 use crate::config::PeerConfig;
-use crate::policy::{Candidate, LearnedFrom, Policy, SessionType, Verdict};
+use crate::policy::{Candidate, Judgement, LearnedFrom, Policy, SessionType, Verdict};
+
 use crate::prefix::Prefix;
 use crate::rib::table::{FILTERED, LOOPED};
 use crate::rib::{AttrId, Change, DestId, Path, PeerId};
+use crate::wire::attr::{SHUTTING_DOWN, code};
 use crate::wire::{AttrSet, Nlri, Notification, as_path};
 use std::sync::Arc;
 
@@ -23,18 +26,19 @@ impl<P: Prefix> Plane<P> {
         nlri: &[Nlri<P>],
     ) {
         let Some(slot) = shared.peer(peer) else { return };
-        let policy = Arc::clone(&slot.config.import);
+        let inbound = Inbound::of(shared, peer, slot, set);
         let generation = *shared.sources.at(peer).generation.at(P::FAMILY);
         let loop_flag = if loops(shared, &slot.config, set) {
             LOOPED
         } else {
             0
         };
+        let set = &inbound.received(&slot.config, set);
         let raw = shared.attrs.intern(Arc::clone(set));
         let mut unreachable = (raw, shared.next_hops.used(set));
         let mut imported = Imported::new();
         for Nlri { prefix, path_id } in nlri {
-            let (attr, flag) = import(shared, &policy, peer, *prefix, set, raw, &mut imported);
+            let (attr, flag) = inbound.import(shared, *prefix, set, raw, &mut imported);
             shared.attrs.hold(attr);
             if unreachable.0 != attr {
                 unreachable = (attr, shared.next_hops.used(&Arc::clone(shared.attrs.at(attr))));
@@ -96,20 +100,28 @@ impl<P: Prefix> Plane<P> {
         self.touch(change.dest);
     }
 
-    /// Too many prefixes end the session (RFC 4271 section 6.7, Cease 6/1).
+    /// Too many prefixes end the session (RFC 4271 section 6.7, Cease 6/1); nearly too many are told, once.
     fn enforce_limit(&mut self, shared: &mut Shared, peer: PeerId) {
         let Some(slot) = shared.peer_mut(peer) else { return };
         let received = slot.counts.at(P::FAMILY).received;
-        if slot
-            .config
-            .prefixes_max
-            .is_some_and(|max| received > u64::from(max))
-            && !slot.over_limit
-        {
+        let Some(max) = slot.config.prefixes_max.map(u64::from) else {
+            return;
+        };
+        if received > max && !slot.over_limit {
             slot.over_limit = true;
-            shared
-                .out
-                .push_back(Output::Reset(peer, Notification::MAX_PREFIXES));
+            let reset = Output::Reset(peer, Notification::max_prefixes(P::FAMILY, max));
+            shared.out.push_back(reset);
+            return;
+        }
+        let percent = u64::from(slot.config.prefixes_warn_percent);
+        let near = (1..100).contains(&percent) && received * 100 >= max * percent;
+        let warned = std::mem::replace(slot.near_limit.at_mut(P::FAMILY), near);
+        if near && !warned {
+            let what = format!(
+                "{received} {} prefixes are {percent} % or more of the {max} that the peer may send",
+                P::FAMILY
+            );
+            shared.out.push_back(Output::Warning(peer, what));
         }
     }
 }
@@ -129,55 +141,89 @@ impl Shared {
 /// Whether we stand in the route already: our AS too often, our router id as its originator, our cluster in its list.
 fn loops(shared: &Shared, config: &PeerConfig, set: &AttrSet) -> bool {
     let own = &shared.config;
-    as_path::count(set.as_path(), own.asn) > usize::from(config.own_as_allowed)
+    let ours = |asn| as_path::count(set.as_path(), asn) > usize::from(config.own_as_allowed);
+    ours(own.asn)
+        || config.local_as.is_some_and(|l| l.asn != own.asn && ours(l.asn))
         || set.rank().originator_id == Some(own.router_id)
         || (set.rank().cluster_list_len > 0 && set.clusters().any(|c| c == shared.cluster_id()))
 }
 
-/// What import policy makes of a route: attributes, borrowed from `raw` or `imported`, and flags.
-fn import<P: Prefix>(
-    shared: &mut Shared,
-    policy: &Policy,
-    peer: PeerId,
-    prefix: P,
-    set: &Arc<AttrSet>,
-    raw: AttrId,
-    imported: &mut Imported,
-) -> (AttrId, u8) {
-    if policy.terms.is_empty() {
-        return (
-            raw,
-            if policy.default == Verdict::Accept {
-                0
+/// How the routes of one UPDATE come in.
+struct Inbound {
+    policy: Arc<Policy>,
+    from: LearnedFrom,
+    session: SessionType,
+    /// The sender is about to go (RFC 8326): whatever policy says, these routes come last.
+    shutting_down: bool,
+}
+
+impl Inbound {
+    fn of(shared: &Shared, peer: PeerId, slot: &PeerSlot, set: &AttrSet) -> Self {
+        let from = shared.sources.at(peer).from;
+        let external = from == LearnedFrom::Ebgp;
+        Self {
+            policy: Arc::clone(&slot.config.import),
+            from,
+            session: if external {
+                SessionType::Ebgp
             } else {
-                FILTERED
+                SessionType::Ibgp
             },
-        );
+            shutting_down: external
+                && slot.config.honour_graceful_shutdown
+                && set.rank().marks & SHUTTING_DOWN != 0,
+        }
     }
-    let from = shared.sources.at(peer).from;
-    let session = if from == LearnedFrom::Ibgp {
-        SessionType::Ibgp
-    } else {
-        SessionType::Ebgp
-    };
-    let judgement = policy.judge(&Candidate {
-        prefix: prefix.net(),
-        attrs: set,
-        from,
-        session,
-    });
-    if judgement.verdict == Verdict::Reject {
-        return (raw, FILTERED);
+
+    /// The attributes before policy: where the peer knows us by another AS number, this may stand in the path.
+    fn received(&self, config: &PeerConfig, set: &Arc<AttrSet>) -> Arc<AttrSet> {
+        match config.local_as {
+            Some(local) if local.prepend_received && self.from == LearnedFrom::Ebgp => {
+                let mut path = Vec::new();
+                as_path::prepend(set.as_path(), local.asn, 1, &mut path);
+                Arc::new(set.with(set.next_hop(), &[(code::AS_PATH, Some(path))]))
+            }
+            _ => Arc::clone(set),
+        }
     }
-    if judgement.terms.is_empty() {
-        return (raw, 0);
+
+    /// What becomes of a route: attributes, borrowed from `raw` or `imported`, and flags.
+    fn import<P: Prefix>(
+        &self,
+        shared: &mut Shared,
+        prefix: P,
+        set: &Arc<AttrSet>,
+        raw: AttrId,
+        imported: &mut Imported,
+    ) -> (AttrId, u8) {
+        let judgement = if self.policy.terms.is_empty() {
+            Judgement {
+                verdict: self.policy.default,
+                terms: Vec::new(),
+            }
+        } else {
+            self.policy.judge(&Candidate {
+                prefix: prefix.net(),
+                attrs: set,
+                from: self.from,
+                session: self.session,
+            })
+        };
+        if judgement.verdict == Verdict::Reject {
+            return (raw, FILTERED);
+        }
+        if judgement.terms.is_empty() && !self.shutting_down {
+            return (raw, 0);
+        }
+        if let Some((_, attr)) = imported.iter().find(|(terms, _)| *terms == judgement.terms) {
+            return (*attr, 0);
+        }
+        let mut changes = self.policy.changes(&judgement, set);
+        if self.shutting_down {
+            changes.local_pref = Some(0);
+        }
+        let attr = shared.attrs.intern(Arc::new(changes.apply(set)));
+        imported.push((judgement.terms, attr));
+        (attr, 0)
     }
-    if let Some((_, attr)) = imported.iter().find(|(terms, _)| *terms == judgement.terms) {
-        return (*attr, 0);
-    }
-    let attr = shared
-        .attrs
-        .intern(Arc::new(policy.changes(&judgement, set).apply(set)));
-    imported.push((judgement.terms, attr));
-    (attr, 0)
 }

@@ -39,10 +39,6 @@ pub(super) struct NextHops {
 }
 
 impl NextHops {
-    pub(super) fn is_tracked(&self) -> bool {
-        self.tracked
-    }
-
     /// Some next hop has not been spoken of.
     pub(super) fn is_waiting(&self) -> bool {
         self.waiting > 0

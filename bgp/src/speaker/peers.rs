@@ -2,6 +2,7 @@
 
 use super::core::{Batch, Output, PeerChange, Shared, Speaker, on_plane};
 use super::export::ExportKey;
+use super::restart::{Kept, Stale};
 use crate::config::{Config, ConfigError, PEERS_MAX, PeerConfig};
 use crate::family::{Family, PerFamily};
 use crate::fsm::{Down, Session};
@@ -12,15 +13,6 @@ use crate::wire::RouteRefresh;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
-
-/// Stale routes of a peer and family (RFC 4724 section 4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stale {
-    /// When they go at the latest.
-    pub(super) until: Instant,
-    /// The oldest generation that is kept.
-    pub(super) since: u8,
-}
 
 /// One peer.
 #[derive(Debug)]
@@ -38,6 +30,8 @@ pub(super) struct PeerSlot {
     pub(super) complete: PerFamily<bool>,
     /// The session is being ended for too many prefixes.
     pub(super) over_limit: bool,
+    /// A warning was given that there are nearly too many.
+    pub(super) near_limit: PerFamily<bool>,
     pub(super) updates_out: u64,
     pub(super) octets_out: u64,
 }
@@ -53,6 +47,7 @@ impl PeerSlot {
             stale: PerFamily::default(),
             complete: PerFamily::default(),
             over_limit: false,
+            near_limit: PerFamily::default(),
             updates_out: 0,
             octets_out: 0,
         }
@@ -80,7 +75,13 @@ impl Speaker {
                 ..config.clone()
             },
         );
-        let common = (old.asn, old.router_id) != (config.asn, config.router_id);
+        let common = (old.asn, old.router_id, old.graceful_shutdown, old.cluster_id)
+            != (
+                config.asn,
+                config.router_id,
+                config.graceful_shutdown,
+                config.cluster_id,
+            );
         self.shared.sources.at_mut(PeerId::LOCAL).router_id = config.router_id;
         let mut changes = Vec::new();
         let mut peers = config.peers.clone();
@@ -209,7 +210,9 @@ impl Speaker {
             return;
         };
         let old = std::mem::replace(&mut slot.config, config);
-        let import = slot.config.import != old.import || slot.config.own_as_allowed != old.own_as_allowed;
+        let import = slot.config.import != old.import
+            || slot.config.own_as_allowed != old.own_as_allowed
+            || slot.config.honour_graceful_shutdown != old.honour_graceful_shutdown;
         let Some(session) = slot.session.clone() else {
             return self.rank(peer, None);
         };
@@ -307,13 +310,16 @@ impl Speaker {
         }
     }
 
-    /// What a peer wants sent again.
-    pub fn refresh(&mut self, peer: PeerId, session: u32, refresh: RouteRefresh) {
-        let RouteRefresh::Request(family) = refresh else {
+    /// What a peer wants sent again, or says of its own repetition (RFC 2918, RFC 7313).
+    pub fn refresh(&mut self, now: Instant, peer: PeerId, session: u32, refresh: RouteRefresh) {
+        if !self.shared.in_session(peer, session) {
             return;
-        };
-        if self.shared.in_session(peer, session) {
-            self.repeat(peer, family);
+        }
+        match refresh {
+            RouteRefresh::Request(family) => self.repeat(peer, family),
+            RouteRefresh::Begin(family) => self.begin_refresh(now, peer, family),
+            RouteRefresh::End(family) => self.end_refresh(peer, family),
+            RouteRefresh::Ignored => {}
         }
     }
 
@@ -348,11 +354,10 @@ impl Shared {
     fn key(&self, peer: PeerId) -> Option<ExportKey> {
         let slot = self.peer(peer)?;
         Some(ExportKey::new(
-            self.config.asn,
+            &self.config,
             self.cluster_id(),
             &slot.config,
             slot.session.as_ref()?,
-            self.next_hops.is_tracked(),
         ))
     }
 
@@ -374,6 +379,12 @@ impl Shared {
                 messages: 0,
             },
         );
+    }
+
+    /// Whether a peer's path of this generation is kept only as a last resort (RFC 9494).
+    pub(super) fn is_last_resort(&self, peer: PeerId, family: Family, generation: u8) -> bool {
+        let long_lived = |s: &PeerSlot| s.stale.at(family).is_some_and(|s| s.kept == Kept::LongLived);
+        *self.sources.at(peer).generation.at(family) != generation && self.peer(peer).is_some_and(long_lived)
     }
 
     /// Whether a peer's path of this generation counts: the present one, or, while stale routes are kept, one since then.

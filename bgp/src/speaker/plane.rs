@@ -5,12 +5,15 @@ use super::chunk::{Audience, Packer, end_of_rib, room};
 use super::core::{Batch, Shared};
 use super::export::{ExportKey, Exported};
 use super::group::{Group, Member, SPLIT_AFTER, WINDOW};
-use crate::policy::{Candidate, Judgement, Verdict};
+use crate::policy::{Candidate, Changes, Judgement, Verdict};
 use crate::prefix::Prefix;
 use crate::rib::{AttrId, DestId, Path, PeerId, Table};
 use crate::wire::RouteRefresh;
+use crate::wire::attr::NEVER_STALE;
+use crate::wire::community::LLGR_STALE;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Destinations that one slice of a group looks at: enough to pack well, about a millisecond of work.
@@ -184,15 +187,7 @@ impl<P: Prefix> Plane<P> {
         };
         let end = self.table.end().min(next.saturating_add(SWEEP_DESTS));
         for id in (next..end).map(DestId::at) {
-            while let Some(path) = self
-                .table
-                .paths(id)
-                .iter()
-                .find(|p| p.peer == peer && !shared.keeps(peer, P::FAMILY, p.generation))
-                .copied()
-            {
-                self.remove(shared, id, peer, path.path_id);
-            }
+            self.sweep_dest(shared, id, peer);
         }
         match self.sweeps.front_mut() {
             Some(sweep) if end < self.table.end() => sweep.next = end,
@@ -201,6 +196,39 @@ impl<P: Prefix> Plane<P> {
             }
         }
         true
+    }
+
+    /// Removes what the peer does not give us any more, and makes a last resort of what is kept as one (RFC 9494 section 4.2).
+    fn sweep_dest(&mut self, shared: &mut Shared, id: DestId, peer: PeerId) {
+        let Some(prefix) = self.table.prefix(id) else {
+            return;
+        };
+        let paths: Vec<Path> = self
+            .table
+            .paths(id)
+            .iter()
+            .filter(|p| p.peer == peer)
+            .copied()
+            .collect();
+        for path in paths {
+            if !shared.keeps(peer, P::FAMILY, path.generation) {
+                self.remove(shared, id, peer, path.path_id);
+                continue;
+            }
+            let rank = shared.attrs.at(path.attr).rank();
+            if rank.is_long_stale() || !shared.is_last_resort(peer, P::FAMILY, path.generation) {
+                continue;
+            }
+            if rank.marks & NEVER_STALE != 0 {
+                self.remove(shared, id, peer, path.path_id);
+                continue;
+            }
+            let set = Arc::clone(shared.attrs.at(path.attr));
+            let mut changes = Changes::default();
+            changes.add_communities(&[LLGR_STALE], &set);
+            let attr = shared.attrs.intern(Arc::new(changes.apply(&set)));
+            self.insert(shared, prefix, Path { attr, ..path });
+        }
     }
 
     /// One slice of each group's work; `true` if there was any.
@@ -259,10 +287,11 @@ impl<P: Prefix> Plane<P> {
 
     fn flush_group(&mut self, place: usize, shared: &mut Shared) -> bool {
         let mut chunk = Chunk::default();
-        let (mut packer, mut emptied, mut looked) = (Packer::default(), Vec::new(), 0);
+        let (mut emptied, mut looked) = (Vec::new(), 0);
         let Some(group) = self.groups.get_mut(place) else {
             return false;
         };
+        let mut packer = Packer::new(group.key.message_max);
         while looked < CHUNK_DESTS && chunk.octets() < CHUNK_OCTETS {
             let Some(id) = group.next(self.table.end()) else {
                 break;
@@ -412,7 +441,9 @@ impl<P: Prefix> Chunk<P> {
                         let changes = policy.changes(&key.2, attrs);
                         let v4 = P::LEN_MAX == 32;
                         let exported = group.key.export(v4, attrs, source, &changes);
-                        let exported = exported.filter(|e| room(P::FAMILY, e) > usize::from(P::LEN_MAX / 8));
+                        let exported = exported.filter(|e| {
+                            room(P::FAMILY, e, group.key.message_max) > usize::from(P::LEN_MAX / 8)
+                        });
                         let owner = exported.as_ref().and_then(|e| shared.by_address.get(&e.next_hop));
                         let bucket = u32::try_from(self.buckets.len()).unwrap_or(END);
                         self.buckets.push(Bucket {

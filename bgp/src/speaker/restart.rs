@@ -6,7 +6,6 @@
 
 use super::core::{Output, Shared, Speaker, on_plane};
 use super::export::ExportKey;
-use super::peers::Stale;
 use crate::config::Restart;
 use crate::family::{Family, PerFamily};
 use crate::fsm::{Down, Session};
@@ -16,6 +15,30 @@ use std::time::{Duration, Instant};
 
 /// A peer that is back must have sent everything within this time.
 const END_OF_RIB_WAIT: Duration = Duration::from_secs(360);
+
+/// Repetitions begun and not ended that are told apart: a generation has eight bits.
+const GENERATIONS_MAX: u8 = 200;
+
+/// Routes of a peer and family that are kept for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stale {
+    /// When they go at the latest.
+    pub(super) until: Instant,
+    /// The oldest generation that is kept.
+    pub(super) since: u8,
+    pub(super) kept: Kept,
+}
+
+/// Why routes are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// The peer restarts (RFC 4724); then they are kept so long as a last resort, seconds (RFC 9494).
+    Restart { long_lived_secs: u32 },
+    /// The peer has long been away: they are a last resort (RFC 9494).
+    LongLived,
+    /// The peer is sending everything again (RFC 7313).
+    Refresh,
+}
 
 /// Whether route selection waits for the peers (RFC 4724 section 4.1).
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,11 +74,18 @@ impl Speaker {
         let before = *generation;
         *generation = generation.wrapping_add(1);
         if let Some(slot) = self.shared.peer_mut(peer) {
+            let stale = slot.stale.at_mut(family);
             let fresh = |d: &Down| Stale {
                 until: now + Duration::from_secs(d.restart_secs.into()),
-                since: before,
+                // What waited in vain for an earlier restart goes now (section 4.2); long-lived stale routes stay (RFC 9494
+                // section 4.2), and an interrupted repetition has nothing to do with restarts.
+                since: stale
+                    .filter(|s| !matches!(s.kept, Kept::Restart { .. }))
+                    .map_or(before, |s| s.since),
+                kept: Kept::Restart {
+                    long_lived_secs: *d.long_lived_secs.at(family),
+                },
             };
-            let stale = slot.stale.at_mut(family);
             *stale = match *stale {
                 Some(kept) if collision => Some(kept),
                 _ => retain.map(fresh),
@@ -69,17 +99,25 @@ impl Speaker {
     /// A peer is back: what it did not preserve goes at once, the rest when it has sent everything.
     pub(super) fn returned(&mut self, now: Instant, peer: PeerId, session: &Session) {
         for family in Family::ALL {
-            let preserved = session.families.has(family)
-                && session
-                    .restart
-                    .is_some_and(|r| *r.families.at(family) == Some(true));
+            let restart = session.restart.and_then(|r| *r.families.at(family));
+            let long_lived = session.long_lived.and_then(|l| *l.families.at(family));
             let Some(slot) = self.shared.peer_mut(peer) else {
                 return;
             };
             let kept = slot.stale.at_mut(family);
+            let preserved = |stale: &Stale| {
+                session.families.has(family)
+                    && (restart == Some(true)
+                        || stale.kept == Kept::LongLived && long_lived.is_some_and(|l| l.preserved))
+            };
             match kept {
                 None => {}
-                Some(stale) if preserved => stale.until = now + END_OF_RIB_WAIT,
+                Some(stale) if preserved(stale) => {
+                    stale.until = now + END_OF_RIB_WAIT;
+                    if let Kept::Restart { long_lived_secs } = &mut stale.kept {
+                        *long_lived_secs = 0;
+                    }
+                }
                 Some(_) => {
                     *kept = None;
                     self.start_sweep(peer, family);
@@ -98,6 +136,47 @@ impl Speaker {
             self.start_sweep(peer, family);
         }
         self.check_deferral();
+    }
+
+    /// The peer begins to send everything again (RFC 7313): what it does not repeat until it says that it has ended goes.
+    pub(super) fn begin_refresh(&mut self, now: Instant, peer: PeerId, family: Family) {
+        let enhanced = self.shared.peer(peer).and_then(|s| s.session.as_ref());
+        if !enhanced.is_some_and(|s| s.enhanced_refresh && s.families.has(family)) {
+            return;
+        }
+        let before = *self.shared.sources.at(peer).generation.at(family);
+        let Some(slot) = self.shared.peer_mut(peer) else {
+            return;
+        };
+        let stale = slot.stale.at_mut(family);
+        let since = stale.map_or(before, |s| s.since);
+        if before.wrapping_sub(since) >= GENERATIONS_MAX {
+            return;
+        }
+        let until = now + END_OF_RIB_WAIT;
+        *stale = Some(Stale {
+            until,
+            since,
+            kept: stale.map_or(Kept::Refresh, |s| s.kept),
+        });
+        let generation = self.shared.sources.at_mut(peer).generation.at_mut(family);
+        *generation = generation.wrapping_add(1);
+    }
+
+    /// The peer has sent everything again.
+    pub(super) fn end_refresh(&mut self, peer: PeerId, family: Family) {
+        let Some(slot) = self.shared.peer_mut(peer) else {
+            return;
+        };
+        // End-of-RIB ends what a restart began (RFC 4724); this ends what Begin began.
+        if slot
+            .stale
+            .at_mut(family)
+            .take_if(|s| s.kept == Kept::Refresh)
+            .is_some()
+        {
+            self.start_sweep(peer, family);
+        }
     }
 
     fn start_sweep(&mut self, peer: PeerId, family: Family) {
@@ -119,9 +198,19 @@ impl Speaker {
                 let Some(slot) = self.shared.peer_mut(peer) else {
                     continue;
                 };
-                if slot.stale.at_mut(family).take_if(|s| s.until <= now).is_some() {
-                    self.start_sweep(peer, family);
-                }
+                let stale = slot.stale.at_mut(family);
+                let Some(due) = stale.filter(|s| s.until <= now) else {
+                    continue;
+                };
+                *stale = match due.kept {
+                    Kept::Restart { long_lived_secs } if long_lived_secs > 0 => Some(Stale {
+                        until: now + Duration::from_secs(long_lived_secs.into()),
+                        kept: Kept::LongLived,
+                        ..due
+                    }),
+                    _ => None,
+                };
+                self.start_sweep(peer, family);
             }
         }
     }

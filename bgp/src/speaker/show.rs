@@ -158,8 +158,11 @@ fn view<P: Prefix>(shared: &Shared, prefix: P, path: &Path, paths: &[Path]) -> R
         local_pref: set.rank().local_pref,
         med: set.rank().med,
         communities: set.communities().collect(),
+        extended_communities: set.communities_of().collect(),
+        large_communities: set.large_communities().collect(),
         best: step == Step::Best,
-        multipath: decision::multipath(path, paths, &shared.attrs, &shared.sources) && path.eligible(),
+        multipath: decision::multipath(shared.multipath(), path, paths, &shared.attrs, &shared.sources)
+            && path.eligible(),
         stale: is_stale(shared, P::FAMILY, path),
         why: step.text(),
     }

@@ -191,6 +191,25 @@ pub fn prepend(path: &[u8], asn: u32, times: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
+/// The path with every number as `to` makes it; `None` takes it out, and a segment that loses all of them goes whole.
+#[must_use]
+pub fn map(path: &[u8], mut to: impl FnMut(u32) -> Option<u32>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for segment in segments(path) {
+        let asns: Vec<u32> = segment.asns().filter_map(&mut to).collect();
+        if !asns.is_empty() {
+            push_segment(&mut out, segment.set, asns.into_iter());
+        }
+    }
+    out
+}
+
+/// A number for private use (RFC 6996).
+#[must_use]
+pub const fn is_private(asn: u32) -> bool {
+    matches!(asn, 64_512..=65_534 | 4_200_000_000..=4_294_967_294)
+}
+
 /// The length that the decision compares: a set counts as one (RFC 4271 section 9.1.2.2 a).
 #[must_use]
 pub fn length(path: &[u8]) -> u32 {
@@ -279,6 +298,18 @@ mod tests {
             [seq(&[9]), vec![1, 1, 0, 0, 0, 5]].concat()
         );
         assert_eq!(prepended(&seq(&[1]), 0), seq(&[1]));
+    }
+
+    #[test]
+    fn numbers_are_replaced_and_taken_out_segment_by_segment() {
+        let path = [seq(&[64512, 7]), vec![1, 1, 0, 0, 0xfc, 0], seq(&[8])].concat();
+        let public = |asn| Some(asn).filter(|a| !is_private(*a));
+        assert_eq!(text(&map(&path, public)), "7 8");
+        assert_eq!(text(&map(&path, |a| public(a).or(Some(9)))), "9 7 {9} 8");
+        assert_eq!(map(&path, Some), path);
+        for (asn, private) in [(64_511, false), (64_512, true), (65_534, true), (65_535, false)] {
+            assert_eq!(is_private(asn), private, "{asn}");
+        }
     }
 
     #[test]

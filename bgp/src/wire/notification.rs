@@ -1,6 +1,7 @@
 //! NOTIFICATION (RFC 4271 section 4.5): codes of RFC 4271, 4486, 6608, 7313, 8538, 9687 and shutdown texts (RFC 9003).
 
 use super::header::{HEADER_LEN, MESSAGE_MAX, MessageType, message};
+use crate::family::Family;
 use std::fmt;
 
 /// The longest Shutdown Communication (RFC 9003 section 2).
@@ -22,8 +23,6 @@ impl Notification {
     pub const HOLD_TIMER: Self = Self::new(4, 0);
     /// Send Hold Timer Expired (RFC 9687).
     pub const SEND_HOLD_TIMER: Self = Self::new(8, 0);
-    /// Cease, Maximum Number of Prefixes Reached.
-    pub const MAX_PREFIXES: Self = Self::new(6, 1);
     /// Cease, Peer De-configured.
     pub const DECONFIGURED: Self = Self::new(6, 3);
     /// Cease, Administrative Reset.
@@ -38,6 +37,23 @@ impl Notification {
     pub const OUT_OF_RESOURCES: Self = Self::new(6, 8);
     /// Cease, BFD Down (RFC 9384).
     pub const BFD_DOWN: Self = Self::new(6, 10);
+
+    /// Cease, Maximum Number of Prefixes Reached, with the family and the bound (RFC 4486 section 4).
+    #[must_use]
+    pub fn max_prefixes(family: Family, max: u64) -> Self {
+        let [high, low] = family.afi().to_be_bytes();
+        let max = u32::try_from(max).unwrap_or(u32::MAX).to_be_bytes();
+        Self::with(6, 1, &[&[high, low, family.safi()][..], &max].concat())
+    }
+
+    /// Cease, Maximum Number of Prefixes Reached, as such or inside a Hard Reset.
+    #[must_use]
+    pub fn is_max_prefixes(&self) -> bool {
+        matches!(
+            (self.code, self.subcode, &self.data[..]),
+            (6, 1, _) | (6, 9, [6, 1, ..])
+        )
+    }
 
     /// A NOTIFICATION without data.
     #[must_use]
@@ -59,6 +75,16 @@ impl Notification {
     /// Cease, Administrative Shutdown, with a text for the other operator (RFC 9003); cut at 255 octets, whole characters.
     #[must_use]
     pub fn shutdown(text: &str) -> Self {
+        Self::with_text(2, text)
+    }
+
+    /// Cease, Administrative Reset, with a text for the other operator (RFC 9003).
+    #[must_use]
+    pub fn reset(text: &str) -> Self {
+        Self::with_text(4, text)
+    }
+
+    fn with_text(subcode: u8, text: &str) -> Self {
         let mut end = text.len().min(SHUTDOWN_TEXT_MAX);
         while !text.is_char_boundary(end) {
             end -= 1;
@@ -71,7 +97,7 @@ impl Notification {
         }
         Self {
             code: 6,
-            subcode: 2,
+            subcode,
             data,
         }
     }
@@ -117,13 +143,13 @@ impl Notification {
         self.code == 6 && self.subcode == 10
     }
 
-    /// The text of a shutdown or reset, if there is a lawful one.
+    /// The text of a shutdown or reset, also inside a Hard Reset, if there is a lawful one.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
-        if self.code != 6 || !matches!(self.subcode, 2 | 4) {
-            return None;
-        }
-        let (len, rest) = self.data.split_first()?;
+        let (len, rest) = match (self.code, self.subcode, &self.data[..]) {
+            (6, 2 | 4, [len, rest @ ..]) | (6, 9, [6, 2 | 4, len, rest @ ..]) => (len, rest),
+            _ => return None,
+        };
         std::str::from_utf8(rest.get(..usize::from(*len))?)
             .ok()
             .filter(|t| !t.is_empty())
@@ -180,6 +206,10 @@ impl Notification {
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} {}", self.code, self.subcode, self.name())?;
+        if let (true, [code, subcode, ..]) = (self.is_hard_reset(), &self.data[..]) {
+            let inner = Self::new(*code, *subcode);
+            write!(f, " ({code}/{subcode} {})", inner.name())?;
+        }
         if let Some(text) = self.text() {
             // The text is the peer's: control characters do not reach a terminal.
             write!(f, ": {}", text.escape_debug())?;
@@ -207,12 +237,27 @@ mod tests {
         assert_eq!(Notification::with(6, 2, &[2, 0xff, 0xfe]).text(), None);
         assert_eq!(Notification::with(6, 2, &[]).text(), None);
         assert_eq!(Notification::with(6, 2, b"\x02hi").text(), Some("hi"));
+        assert_eq!(
+            Notification::hard_reset(&Notification::reset("hi")).text(),
+            Some("hi")
+        );
+        assert_eq!(Notification::with(6, 9, &[6]).text(), None);
+        assert_eq!(
+            Notification::with(6, 1, b"\x02hi").text(),
+            None,
+            "only 2 and 4 have one"
+        );
     }
 
     #[test]
     fn it_names_itself_without_control_characters() {
         let n = Notification::with(6, 2, b"\x02\x1bc");
         assert_eq!(n.to_string(), "6/2 administrative shutdown: \\u{1b}c");
+        let hard = Notification::hard_reset(&Notification::shutdown("bye"));
+        assert_eq!(
+            hard.to_string(),
+            "6/9 hard reset (6/2 administrative shutdown): bye"
+        );
         assert_eq!(
             Notification::decode(&[4, 0]).to_string(),
             "4/0 hold timer expired"

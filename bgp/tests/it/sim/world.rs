@@ -378,7 +378,7 @@ impl World {
             }
             FsmOutput::Refresh(refresh) => {
                 let id = session.up.map_or(0, |(_, id)| id);
-                running.speaker.refresh(peer, id, refresh);
+                running.speaker.refresh(now, peer, id, refresh);
             }
             FsmOutput::Event(_) => {}
         }
@@ -439,6 +439,7 @@ impl World {
                     self.input(router, peer, Input::Queued(conn));
                 }
             }
+            Output::Warning(..) => {}
             Output::Reset(peer, n) => self.input(router, peer, Input::Stop(Stop::Reset(n))),
             Output::Converged(_, own) => {
                 let ids: Vec<PeerId> = self.routers[router]

@@ -1,0 +1,4 @@
+//! What the speaker tells its peers, feature by feature.
+
+mod attributes;
+mod keeping;
