@@ -9,6 +9,7 @@
 //! routes found in the kernel decide the Restart State and Forwarding State bits (RFC 4724).
 
 pub(crate) mod announce;
+pub(crate) mod cache;
 pub(crate) mod config;
 mod filters;
 mod gateways;

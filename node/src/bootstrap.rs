@@ -118,6 +118,11 @@ impl Bootstrap {
         self.run_dir.join("twill.sock")
     }
 
+    /// What BGP was derived from, for a start without the datastore.
+    pub(crate) fn bgp_cache(&self) -> PathBuf {
+        self.run_dir.join("bgp-cache")
+    }
+
     /// Deletions that the plugin noted while no daemon ran.
     pub(crate) fn cni_spool(&self) -> PathBuf {
         self.run_dir.join("cni-spool")

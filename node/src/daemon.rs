@@ -27,14 +27,14 @@ use twill_ipam::collect::Runner;
 use twill_ipam::{Allocator, system_clock};
 
 use crate::api::{self, Api};
-use crate::bgp::{Bgp, Intent};
+use crate::bgp::{Bgp, Intent, cache};
 use crate::bootstrap::Bootstrap;
 use crate::cni::{self, Pods};
 use crate::dataplane::Dataplane;
 use crate::fabric::SharedFabric;
 use crate::health::{Component, Health};
 use crate::http::{self, Endpoints};
-use crate::hub::{self, Hub};
+use crate::hub::{self, Fallback, Hub};
 use crate::metrics::Metrics;
 use crate::register::{self, Registered};
 use crate::supervisor::Supervisor;
@@ -52,20 +52,21 @@ const REGISTER_RETRY: Duration = Duration::from_secs(1);
 )]
 pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<()> {
     let (health, metrics) = (Health::default(), Metrics::default());
-    let preserved = crate::host::families_in_kernel().context("reading this node's routes")?;
+    let left = crate::host::left_in_kernel().context("reading this node's routes")?;
     let (owner, kernel) = kernel::Dataplane::start(&base::table(&base::BaseConfig::default()))?;
     let store = EtcdStore::connect(bootstrap.etcd.clone()).await.context("etcd")?;
     let fabric = SharedFabric::default();
     let (intent_tx, intent) = watch::channel(Intent::default());
     let (places_tx, places) = watch::channel(Endpoints::default());
     let (in_sync_tx, in_sync) = watch::channel(false);
+    let (snapshots_tx, snapshots) = watch::channel(None);
     let (allocator, ipam) = Allocator::new(store.clone(), &bootstrap.node_name, system_clock());
     let (syncer, changes) = Syncer::new(
         store.clone(),
         hub::ranges(&bootstrap.node_name),
         seed(&bootstrap.node_name),
     );
-    let (bgp, speaker) = Bgp::new(intent, kernel.clone(), health.clone(), preserved);
+    let (bgp, speaker) = Bgp::new(intent, kernel.clone(), health.clone(), left.families);
     let hub = Hub {
         node: bootstrap.node_name.clone(),
         fabric: fabric.clone(),
@@ -80,6 +81,11 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         secrets: crate::bgp::secrets::Secrets::new(bootstrap.bgp_secrets_dir.clone()),
         ours: Arc::new(BTreeSet::new()),
         warned: Vec::new(),
+        snapshots: snapshots_tx,
+        fallback: Some(Fallback {
+            file: bootstrap.bgp_cache(),
+            announced: left.announced,
+        }),
     };
     let (node, spool) = (bootstrap.node_name.clone(), bootstrap.cni_spool());
     let dataplane = Dataplane::new(kernel.clone());
@@ -113,6 +119,10 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         Ok(())
     });
     supervisor.start("registrar", |stop| registrar(store, bootstrap.clone(), stop));
+    let (cache, cache_node) = (bootstrap.bgp_cache(), bootstrap.node_name.clone());
+    supervisor.start("bgp-cache", |stop| {
+        cache::keep(cache, cache_node, snapshots, stop)
+    });
     supervisor.start("bgp", |stop| bgp.run(stop));
     let (cni_socket, cni_pods) = (bootstrap.cni_socket(), pods.clone());
     let (cni_health, cni_metrics) = (health.clone(), metrics.clone());

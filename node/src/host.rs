@@ -1,6 +1,6 @@
 //! Facts of this machine.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
@@ -28,17 +28,30 @@ pub(crate) fn has_interface(name: &str) -> bool {
     nix::net::if_::if_nametoindex(name).is_ok()
 }
 
-/// Families of which routes of ours are in the kernel: an earlier process spoke for them, and they still forward.
+/// What an earlier process left in the kernel, and what still forwards.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Left {
+    /// Families that it spoke for.
+    pub(crate) families: Families,
+    /// Prefixes that it announced.
+    pub(crate) announced: BTreeSet<IpNet>,
+}
+
+/// Reads what an earlier process left.
 ///
 /// # Errors
 /// The kernel does not say.
-pub(crate) fn families_in_kernel() -> Result<Families, NetlinkError> {
+pub(crate) fn left_in_kernel() -> Result<Left, NetlinkError> {
     let links = LinkTable::read(&mut Socket::open(Protocol::Route)?)?;
     let mut routes = RouteWriter::open()?;
     routes.resync(&links)?;
-    Ok(crate::bgp::families(
-        routes.held().into_iter().flat_map(BTreeMap::iter),
-    ))
+    let Some(held) = routes.held() else {
+        return Ok(Left::default());
+    };
+    Ok(Left {
+        families: crate::bgp::families(held.iter()),
+        announced: crate::bgp::cache::announced(held),
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@
 //! Every hand-over is the newest whole state, never a queue.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use ipnet::IpNet;
@@ -24,12 +26,17 @@ use twill_model::{Key, Update, Value};
 
 use crate::bgp::Intent;
 use crate::bgp::announce::announcements;
+use crate::bgp::cache::{self, Snapshot};
 use crate::bgp::config::bgp_config;
 use crate::bgp::secrets::{RECHECK, Secrets};
 use crate::fabric::{SharedFabric, Touched};
 use crate::health::{Component, Health};
 use crate::http::{self, Endpoints, FelixHttp};
 use crate::metrics::Metrics;
+
+/// How long the first full pass may take before sessions are opened without it: much longer than an etcd that is there
+/// needs, much shorter than any peer's restart time.
+const FALL_BACK_AFTER: Duration = Duration::from_secs(2);
 
 /// Everything the daemon follows. Handles are read when needed, and other nodes' affinities never.
 pub(crate) fn ranges(node: &str) -> Vec<KeyRange> {
@@ -65,6 +72,19 @@ pub(crate) struct Hub {
     pub(crate) ours: Arc<BTreeSet<IpNet>>,
     /// Sentences said already, so that each is logged once.
     pub(crate) warned: Vec<String>,
+    /// What sessions are derived from, for the next start without the datastore.
+    pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    /// What to speak by while the datastore has never been heard.
+    pub(crate) fallback: Option<Fallback>,
+}
+
+/// What an earlier process left for a start without the datastore.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    /// What sessions were derived from.
+    pub(crate) file: PathBuf,
+    /// What it announced, as the kernel tells.
+    pub(crate) announced: BTreeSet<IpNet>,
 }
 
 impl Hub {
@@ -75,6 +95,8 @@ impl Hub {
     pub(crate) async fn run(mut self, mut changes: Receiver, stop: CancellationToken) -> Result<()> {
         let mut state = changes.state();
         let mut recheck = tokio::time::interval(RECHECK);
+        let fall_back = tokio::time::sleep(FALL_BACK_AFTER);
+        tokio::pin!(fall_back);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -83,6 +105,7 @@ impl Hub {
                     None => bail!("the syncer is gone"),
                 },
                 _ = recheck.tick(), if !self.secrets.passwords().is_empty() => self.read_secrets(),
+                () = &mut fall_back, if self.fallback.is_some() => self.fall_back().await,
                 changed = state.changed() => match changed {
                     Ok(()) => self.say_health(&state.borrow_and_update().clone()),
                     Err(_) => bail!("the syncer is gone"),
@@ -135,6 +158,7 @@ impl Hub {
             .datastore(u64::try_from(count).unwrap_or(u64::MAX), unreadable);
         if batch.in_sync && !self.fabric.read().in_sync {
             tracing::info!(revision = batch.revision, "datastore in sync");
+            self.fallback = None;
             self.fabric.write().in_sync = true;
             self.graph.in_sync();
             self.ipam.in_sync();
@@ -145,6 +169,42 @@ impl Hub {
             };
         }
         self.hand_on(touched);
+    }
+
+    /// The datastore does not answer: speaks by what an earlier process knew. Peers keep this node's routes only so long.
+    async fn fall_back(&mut self) {
+        let Some(Fallback { file, announced }) = self.fallback.take() else {
+            return;
+        };
+        let node = self.node.clone();
+        let read = tokio::task::spawn_blocking(move || cache::read(&file, &node)).await;
+        let fabric = match read {
+            Ok(Ok(Some(fabric))) => fabric,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => {
+                let error = format!("{error:#}");
+                tracing::warn!(
+                    error,
+                    "the datastore is away, and the BGP configuration kept from before cannot be used"
+                );
+                return;
+            }
+            // It was cancelled with the runtime, or panicked, which the supervisor's panic policy is about.
+            Err(_) => return,
+        };
+        self.secrets.refresh(&fabric);
+        let Some(derived) = bgp_config(&self.node, &fabric, &announced, self.secrets.passwords()) else {
+            return;
+        };
+        tracing::warn!(
+            peers = derived.config.peers.len(),
+            blocks = announced.len(),
+            "the datastore is away: speaking BGP by the configuration and the blocks kept from before"
+        );
+        self.intent.send_replace(Intent {
+            derived: Some(Arc::new(derived)),
+            announce: Arc::new(announcements(&self.node, &fabric, &announced)),
+        });
     }
 
     /// A key that changed in its file changes its sessions.
@@ -176,6 +236,9 @@ impl Hub {
         }
         if !touched.bgp && !announces {
             return;
+        }
+        if touched.bgp {
+            self.snapshots.send_replace(Some(Arc::new(Snapshot::of(&fabric))));
         }
         self.secrets.refresh(&fabric);
         let derived = bgp_config(&self.node, &fabric, &self.ours, self.secrets.passwords());

@@ -1,14 +1,17 @@
 //! Faults that must already be right: the store away, a peer that sends rubbish, a document that is wrong.
 
 use crate::common::{Name, nodes, pods};
+use anyhow::Context;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use twill_lab::cni::CniError;
 use twill_lab::demo::fabric::sessions_up;
 use twill_lab::demo::{Scene, reach};
+use twill_lab::lab;
 use twill_lab::pods::PodSpec;
 use twill_lab::probe::{self, Kind, Stream};
+use twill_lab::routes::Watch;
 use twill_lab::{bird, netns, run};
 
 fn late(node: &str) -> PodSpec {
@@ -56,6 +59,93 @@ fn without_etcd_forwarding_goes_on_add_fails_clearly_and_recovery_is_automatic()
     let count = stream.finish().unwrap();
     assert!(count.lost.is_empty(), "{count:?}");
     reach::prove(&mut scene).unwrap();
+}
+
+#[test]
+fn a_daemon_restarted_while_etcd_is_away_speaks_bgp_and_costs_nobody_a_route() {
+    let name = Name::new();
+    let mut scene = pods(&name);
+    reach::prove(&mut scene).unwrap();
+    let kept = scene.lab().unwrap().run_dir("n1").join("bgp-cache");
+    run::wait_for(
+        "what sessions are derived from is kept",
+        Duration::from_secs(10),
+        || {
+            let text = std::fs::read_to_string(&kept)?;
+            anyhow::ensure!(
+                ["n2", "n3", "tor"]
+                    .iter()
+                    .all(|n| text.contains(&format!("\"{n}\""))),
+                "{text}"
+            );
+            Ok(())
+        },
+    )
+    .unwrap();
+    let ends = [("web-1", "web-2"), ("host", "client-1")];
+    let stream =
+        |(from, to)| Stream::start(scene.endpoint(from).unwrap(), scene.endpoint(to).unwrap(), 50).unwrap();
+    let streams = ends.map(stream);
+    let watches =
+        ["tor", "n1", "n2", "n3"].map(|who| (who, Watch::start(&scene.lab().unwrap().ns(who)).unwrap()));
+
+    let lab = scene.lab_mut().unwrap();
+    let node = lab.state.topology.node("n1").unwrap().clone();
+    let log = lab.state.member_dir("n1").join("twilld.log");
+    let settled = || {
+        std::fs::read_to_string(&log)
+            .unwrap()
+            .matches("BGP route selection is settled")
+            .count()
+    };
+    let before = settled();
+    lab.stop_etcd().unwrap();
+    lab.kill_node("n1").unwrap();
+    lab.start_node(&node).unwrap();
+    sessions_up(lab).unwrap();
+    run::wait_for("selection is settled", Duration::from_secs(30), || {
+        anyhow::ensure!(settled() > before, "not settled");
+        Ok(())
+    })
+    .unwrap();
+    assert!(
+        lab::readiness(&lab.state, "n1").is_err(),
+        "ready without a datastore"
+    );
+    lab.restart_etcd().unwrap();
+    lab.node_ready("n1").unwrap();
+    for (who, watch) in watches {
+        assert_eq!(
+            watch.finish(lab.state.topology.pool.cidr).unwrap(),
+            Vec::<String>::new(),
+            "{who}"
+        );
+    }
+    for stream in streams {
+        let count = stream.finish().unwrap();
+        assert!(count.lost.is_empty(), "{count:?}");
+    }
+    scene.lab_mut().unwrap().add_pod(&late("n1")).unwrap();
+    reach::prove(&mut scene).unwrap();
+}
+
+#[test]
+fn a_daemon_that_kept_nothing_speaks_to_nobody_while_etcd_is_away() {
+    let name = Name::new();
+    let mut scene = nodes(&name);
+    let lab = scene.lab_mut().unwrap();
+    let node = lab.state.topology.node("n1").unwrap().clone();
+    lab.stop_etcd().unwrap();
+    lab.kill_node("n1").unwrap();
+    std::fs::remove_file(lab.run_dir("n1").join("bgp-cache")).unwrap();
+    lab.start_node(&node).unwrap();
+    let came = run::wait_for("a session", Duration::from_secs(5), || {
+        let sessions = bird::sessions(&lab.state, "tor")?;
+        let session = sessions.into_iter().find(|s| s.peer == "n1").context("n1")?;
+        anyhow::ensure!(session.info == "Established", "{session:?}");
+        Ok(())
+    });
+    assert!(came.is_err());
 }
 
 /// A peer of n1 in the router's namespace that speaks just enough BGP (RFC 4271 section 4).

@@ -10,7 +10,7 @@ use twill_bgp::policy::{
     Term, Verdict,
 };
 
-use super::config::{Local, default_configuration, local_pref, node_configuration};
+use super::config::{Local, as_number, default_configuration, local_pref, node_configuration};
 use super::filters::{self, Community, Direction, community};
 
 /// LOCAL_PREF of a route is this less its metric.
@@ -40,6 +40,8 @@ pub(super) struct Policies<'a> {
     local: &'a Local<'a>,
     /// The terms behind the filters.
     export: Vec<Term>,
+    /// What comes in last, behind the filters.
+    import: Term,
     made: BTreeMap<Vec<String>, Pair>,
     pub(super) warnings: Vec<String>,
 }
@@ -73,6 +75,7 @@ impl<'a> Policies<'a> {
         );
         let blocks = ours.iter().filter(|net| net.prefix_len() < net.max_prefix_len());
         let blocks = bounded("own blocks", blocks.copied().collect());
+        let import = inside_pools(local, &all);
         let mut export = export(local, &all, &hidden, &blocks);
         let communities = communities(local, &mut warnings);
         // Behind what hides pools, in front of what decides.
@@ -80,6 +83,7 @@ impl<'a> Policies<'a> {
         Self {
             local,
             export,
+            import,
             made: BTreeMap::new(),
             warnings,
         }
@@ -106,6 +110,7 @@ impl<'a> Policies<'a> {
             import.extend(filters::terms(name, filter, Direction::Import, fabric)?);
             export.extend(filters::terms(name, filter, Direction::Export, fabric)?);
         }
+        import.push(self.import.clone());
         export.extend(self.export.iter().cloned());
         // Martians go first: no filter makes a route of them.
         import.insert(0, Term::reject("martians", vec![Condition::Prefix(martians())]));
@@ -119,7 +124,7 @@ impl<'a> Policies<'a> {
                 ))
             }
         };
-        // Everybody is trusted with the rest, as by Calico's nodes.
+        // Everybody is trusted with the rest.
         let pair = Pair {
             import: policy(import, Verdict::Accept)?,
             export: policy(export, Verdict::Reject)?,
@@ -127,6 +132,22 @@ impl<'a> Policies<'a> {
         self.made.insert(names.to_vec(), pair.clone());
         Ok(pair)
     }
+}
+
+/// Nobody outside may draw the pods' traffic to himself: inside the pools only what a node of the fabric originated comes in
+/// from external peers, as it does where racks are ASes of their own. A filter that accepts has decided before.
+fn inside_pools(local: &Local<'_>, pools: &[IpNet]) -> Term {
+    let nodes = local.fabric.nodes.values();
+    let asns: BTreeSet<u32> = nodes.map(|node| as_number(node, local.fabric)).collect();
+    let by_a_node = Condition::AsPathOrigin(asns.into_iter().collect());
+    Term::reject(
+        "inside our pools",
+        vec![
+            Condition::LearnedFrom(vec![LearnedFrom::Ebgp]),
+            Condition::Prefix(PrefixSet::within(pools.iter().copied())),
+            Condition::Not(Box::new(by_a_node)),
+        ],
+    )
 }
 
 /// Own blocks and borrowed addresses, nothing more specific inside own blocks but what overrides it, service prefixes, and

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::events::{Dirt, Events};
@@ -19,7 +20,7 @@ use crate::kernel::netlink::{NetlinkError, poll_readable};
 use crate::kernel::nft::{Applied, ApplyError, Foreign, Mode, Writer};
 use crate::kernel::routes::{RouteWriter, Sweep};
 use crate::plan::nft::Table;
-use crate::plan::routes::{Route, Routes, resolve};
+use crate::plan::routes::{PROTOCOL_LOCAL, Route, Routes, resolve};
 use crate::plan::{Desired, IfName};
 
 /// Everything is compared with the kernel this often, also when no notification came.
@@ -384,7 +385,20 @@ impl Owner {
             .map(|(dst, r)| (*dst, r.clone()))
             .collect();
         let (learned, withheld) = self.hops.resolve(&self.bgp);
-        let desired = resolve(own, &learned);
+        let mut desired = resolve(own, &learned);
+        if self.enforced.is_none() {
+            // Nobody has said yet what is this node's own: what a former life held counts as that.
+            if self.routes.held().is_none() {
+                let read = self.routes.resync(&self.link_table);
+                read.map_err(|e| format!("routes: {e}"))?;
+            }
+            let held = self.routes.held();
+            let own = |dst: &IpNet| {
+                let routes = held.and_then(|held| held.get(dst));
+                routes.is_some_and(|r| r.iter().any(|h| h.protocol == PROTOCOL_LOCAL))
+            };
+            desired.retain(|dst, _| !own(dst));
+        }
         let sweep = Sweep {
             own: in_sync,
             bgp: self.bgp_synced,

@@ -144,16 +144,42 @@ fn every_martian_is_a_prefix() {
 }
 
 #[test]
-fn everything_comes_in_but_martians() {
-    let import = pair(&[POOL], &[], &[]).unwrap().import;
+fn everything_comes_in_but_martians_and_what_lies_inside_our_pools() {
+    let rack = (
+        Kind::Node,
+        "n2",
+        r#"{"bgp":{"asNumber":65002,"ipv4Address":"172.31.1.10/24"}}"#,
+    );
+    let filter = (
+        Kind::BgpFilter,
+        "f",
+        r#"{"importV4":[{"action":"Accept","matchOperator":"In","cidr":"10.244.3.0/24"}]}"#,
+    );
+    let import = pair(&[POOL, rack], &[], &[]).unwrap().import;
+    let inside = |path: &[u32]| {
+        let route = Route {
+            path: path.to_vec(),
+            ..EBGP
+        };
+        judge(&import, "10.244.3.64/26", &route)
+    };
+    assert_eq!(inside(&[64999]), "reject");
+    assert_eq!(
+        inside(&[64999, 65002]),
+        "accept",
+        "a node in an AS of its own originated it"
+    );
+    assert_eq!(inside(&[65002, 64999]), "reject");
+    assert_eq!(
+        judge(&import, "10.244.3.64/26", &IBGP),
+        "accept",
+        "other nodes are trusted"
+    );
+    let filtered = pair(&[POOL, filter], &[], &["f"]).unwrap().import;
+    assert_eq!(judge(&filtered, "10.244.3.64/26", &EBGP), "accept");
+    assert_eq!(judge(&filtered, "10.244.4.64/26", &EBGP), "reject");
     let check = |prefix, expected| assert_eq!(judge(&import, prefix, &EBGP), expected, "{prefix}");
-    for good in [
-        "0.0.0.0/0",
-        "192.0.2.0/24",
-        "10.244.3.64/26",
-        "::/0",
-        "2001:db8::/32",
-    ] {
+    for good in ["0.0.0.0/0", "192.0.2.0/24", "10.0.0.0/8", "::/0", "2001:db8::/32"] {
         check(good, "accept");
     }
     for bad in ["127.0.0.0/8", "0.0.0.0/8", "224.1.0.0/16", "fe80::/64"] {
