@@ -7,6 +7,7 @@ use serde::Serialize;
 /// Well-known codes of the spec that this plugin uses.
 pub(crate) mod code {
     pub(crate) const INCOMPATIBLE_VERSION: u32 = 1;
+    pub(crate) const UNSUPPORTED_FIELD: u32 = 2;
     pub(crate) const INVALID_ENVIRONMENT: u32 = 4;
     pub(crate) const IO: u32 = 5;
     pub(crate) const DECODE: u32 = 6;
@@ -50,6 +51,14 @@ impl CniError {
         Self::new(
             code::INVALID_CONFIG,
             format_args!("network configuration: {what}"),
+        )
+    }
+
+    /// A key of the configuration whose value asks for something that is not done; the message names both.
+    pub(crate) fn unsupported(key: &str, value: &str, what_to_do: &str) -> Self {
+        Self::new(
+            code::UNSUPPORTED_FIELD,
+            format_args!("network configuration: {key} {value:?} is not supported: {what_to_do}"),
         )
     }
 

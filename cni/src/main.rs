@@ -10,6 +10,7 @@ mod error;
 mod fd;
 mod output;
 mod plugin;
+mod prev;
 mod spool;
 
 use std::io::{Read, Write};

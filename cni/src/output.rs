@@ -1,32 +1,54 @@
 //! What is printed on success: the result in the form of the version that the configuration asked for.
 
 use serde_json::{Map, Value, json};
-use twill_proto::cni::{Attached, Interface, Ip};
+use twill_proto::cni::{Attached, Interface, Ip, Route};
 
 use crate::conf::{SpecVersion, VERSIONS};
 
-/// The result of ADD. Up to 0.4.0 an address carries its family; interfaces carry their MTU from 1.1.0.
-pub(crate) fn added(version: SpecVersion, attached: &Attached) -> String {
-    let interfaces: Vec<Value> = attached
-        .interfaces
-        .iter()
-        .map(|i| interface(version, i))
-        .collect();
-    let ips: Vec<Value> = attached.ips.iter().map(|ip| address(version, ip)).collect();
-    let routes: Vec<Value> = attached
-        .routes
-        .iter()
-        .map(|r| object([("dst", &r.dst), ("gw", &r.gw)]))
-        .collect();
-    let mut result = Map::new();
+/// The result of ADD: what plugins before this one made, if any, then ours.
+///
+/// Up to 0.4.0 an address carries its family; interfaces carry their MTU from 1.1.0, and only there a route can be said
+/// to be in another table than the main one.
+pub(crate) fn added(
+    version: SpecVersion,
+    attached: &Attached,
+    dns: Value,
+    previous: Option<&Value>,
+) -> String {
+    let mut result = match previous {
+        Some(Value::Object(previous)) => previous.clone(),
+        _ => Map::new(),
+    };
     result.insert("cniVersion".into(), version.as_str().into());
-    result.insert("interfaces".into(), interfaces.into());
-    result.insert("ips".into(), ips.into());
-    if !routes.is_empty() {
-        result.insert("routes".into(), routes.into());
+    let before = list(&mut result, "interfaces").len();
+    let interfaces = attached.interfaces.iter().map(|i| interface(version, i));
+    list(&mut result, "interfaces").extend(interfaces);
+    let ips = attached.ips.iter().map(|ip| address(version, ip, before));
+    list(&mut result, "ips").extend(ips);
+    let told = |r: &&Route| r.table == 0 || version >= SpecVersion::V1_1_0;
+    let mut routes = attached.routes.iter().filter(told).map(route).peekable();
+    if routes.peek().is_some() {
+        list(&mut result, "routes").extend(routes);
     }
-    result.insert("dns".into(), json!({}));
+    result.entry("dns").or_insert(dns);
     Value::Object(result).to_string()
+}
+
+/// The list under a key, made if it is absent or no list.
+fn list<'a>(result: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
+    let slot = result.entry(key).or_insert_with(|| Value::Array(Vec::new()));
+    if !slot.is_array() {
+        *slot = Value::Array(Vec::new());
+    }
+    slot.as_array_mut().expect("it was made a list just above")
+}
+
+fn route(r: &Route) -> Value {
+    let mut value = object([("dst", &r.dst), ("gw", &r.gw)]);
+    if let (Some(map), true) = (value.as_object_mut(), r.table > 0) {
+        map.insert("table".into(), r.table.into());
+    }
+    value
 }
 
 fn interface(version: SpecVersion, i: &Interface) -> Value {
@@ -37,10 +59,12 @@ fn interface(version: SpecVersion, i: &Interface) -> Value {
     value
 }
 
-fn address(version: SpecVersion, ip: &Ip) -> Value {
+/// `before`: how many interfaces stand in the result before ours.
+fn address(version: SpecVersion, ip: &Ip, before: usize) -> Value {
     let mut value = object([("address", &ip.address), ("gateway", &ip.gateway)]);
     if let Some(map) = value.as_object_mut() {
-        map.insert("interface".into(), ip.interface.into());
+        let index = usize::try_from(ip.interface).unwrap_or(usize::MAX);
+        map.insert("interface".into(), index.saturating_add(before).into());
         if version <= SpecVersion::V0_4_0 {
             map.insert(
                 "version".into(),
@@ -68,7 +92,6 @@ pub(crate) fn versions(asked: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twill_proto::cni::Route;
 
     fn attached() -> Attached {
         let host = Interface {
@@ -91,6 +114,7 @@ mod tests {
         let route = Route {
             dst: "0.0.0.0/0".into(),
             gw: "169.254.1.1".into(),
+            table: 0,
         };
         Attached {
             interfaces: vec![host, pod],
@@ -99,11 +123,15 @@ mod tests {
         }
     }
 
+    fn result(version: SpecVersion, attached: &Attached, previous: Option<&Value>) -> Value {
+        serde_json::from_str(&added(version, attached, json!({}), previous)).unwrap()
+    }
+
     #[test]
     fn each_version_gets_its_own_form() {
-        let old: Value = serde_json::from_str(&added(SpecVersion::V0_3_1, &attached())).unwrap();
+        let old = result(SpecVersion::V0_3_1, &attached(), None);
         assert_eq!(old["ips"][0]["version"], "4");
-        let new: Value = serde_json::from_str(&added(SpecVersion::V1_0_0, &attached())).unwrap();
+        let new = result(SpecVersion::V1_0_0, &attached(), None);
         assert_eq!(
             new,
             json!({"cniVersion":"1.0.0","interfaces":[{"name":"cali1","mac":"ee:ee:ee:ee:ee:ee"},
@@ -111,7 +139,40 @@ mod tests {
                 "ips":[{"address":"10.244.0.1/32","gateway":"169.254.1.1","interface":1}],
                 "routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"}],"dns":{}})
         );
-        let newest: Value = serde_json::from_str(&added(SpecVersion::V1_1_0, &attached())).unwrap();
+        let newest = result(SpecVersion::V1_1_0, &attached(), None);
         assert_eq!(newest["interfaces"][1]["mtu"], 1500);
+    }
+
+    #[test]
+    fn what_earlier_plugins_made_stays_and_our_index_moves_behind_it() {
+        let previous = json!({"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"/ns"}],
+            "ips":[{"address":"127.0.0.1/8","interface":0}],"dns":{"domain":"x"},"more":1});
+        let merged = result(SpecVersion::V1_0_0, &attached(), Some(&previous));
+        assert_eq!(merged["interfaces"][0]["name"], "lo");
+        assert_eq!(merged["interfaces"][2]["name"], "eth0");
+        assert_eq!(
+            (&merged["ips"][0]["interface"], &merged["ips"][1]["interface"]),
+            (&json!(0), &json!(2))
+        );
+        assert_eq!(
+            (&merged["dns"]["domain"], &merged["more"]),
+            (&json!("x"), &json!(1))
+        );
+        // What is no list cannot be added to, and does not stop us.
+        assert_eq!(
+            result(SpecVersion::V1_0_0, &attached(), Some(&json!({"ips": 3})))["ips"][0]["interface"],
+            1
+        );
+    }
+
+    #[test]
+    fn a_route_of_another_table_is_told_only_where_its_table_can_be() {
+        let mut second = attached();
+        second.routes[0].table = 1042;
+        assert_eq!(
+            result(SpecVersion::V1_1_0, &second, None)["routes"][0]["table"],
+            1042
+        );
+        assert_eq!(result(SpecVersion::V1_0_0, &second, None).get("routes"), None);
     }
 }

@@ -1,8 +1,9 @@
 //! From environment and standard input to one request and one printed answer.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use twill_proto::cni::{self, Attachment, Request, gc::Valid, reply::Outcome, request::Op};
@@ -11,7 +12,7 @@ use crate::args::{self, Command, Env, Target};
 use crate::conf::{self, Conf, SpecVersion};
 use crate::daemon::{self, Failure, Patience};
 use crate::error::{CniError, code};
-use crate::{fd, output, spool};
+use crate::{fd, output, prev, spool};
 
 /// Name of the daemon's socket under the run dir.
 const SOCKET: &str = "cni.sock";
@@ -45,9 +46,13 @@ pub(crate) fn failure(version: &str, error: &CniError) -> (String, ExitCode) {
 }
 
 fn dispatch(env: Env<'_>, stdin: &[u8]) -> Result<String, CniError> {
+    let started = Instant::now();
     let command = args::command(env)?;
     if command == Command::Version {
-        return Ok(output::versions(conf::version_of(stdin)));
+        let given = conf::version_given(stdin);
+        return Ok(output::versions(
+            given.as_deref().unwrap_or(conf::version_of(stdin)),
+        ));
     }
     let conf = Conf::parse(stdin)?;
     let needs = match command {
@@ -59,42 +64,80 @@ fn dispatch(env: Env<'_>, stdin: &[u8]) -> Result<String, CniError> {
         let msg = format!("{command:?} needs cniVersion {} or later", needs.as_str());
         return Err(CniError::new(code::INCOMPATIBLE_VERSION, msg));
     }
-    match command {
+    let answer = match command {
         Command::Add => add(&conf, &args::target(env)?),
         Command::Del => del(&conf, &args::target(env)?),
         Command::Check => check(&conf, &args::target(env)?),
         Command::Status => status(&conf),
         Command::Gc => gc(&conf),
         Command::Version => Ok(output::versions(conf.version.as_str())),
+    };
+    if conf.is_verbose() {
+        say(&conf, command, started, &answer);
+    }
+    answer
+}
+
+/// `log_level: debug`: one line about the call and one for each key that does nothing, to standard error, which runtimes
+/// put into their own log. Whoever does not read it loses nothing.
+fn say(conf: &Conf, command: Command, started: Instant, answer: &Result<String, CniError>) {
+    let outcome = match answer {
+        Ok(_) => "done".to_owned(),
+        Err(error) => format!("code {}: {}", error.code, error.msg),
+    };
+    let (network, took) = (&conf.raw.name, started.elapsed().as_millis());
+    let mut err = std::io::stderr().lock();
+    let _ = writeln!(err, "twill: {command:?} network {network}: {outcome}, {took} ms");
+    for note in &conf.ignored {
+        let _ = writeln!(err, "twill: not used: {note}");
     }
 }
 
 fn add(conf: &Conf, target: &Target) -> Result<String, CniError> {
-    if conf.raw.prev_result.is_some() {
-        return Err(CniError::config(
-            "prevResult given: this plugin makes the interface and must stand first in the chain",
-        ));
+    let previous = conf.raw.prev_result.as_ref();
+    if previous.is_some_and(|p| prev::has_interface(p, &target.ifname)) {
+        return Err(CniError::config(format_args!(
+            "prevResult holds {} already: twill makes the pod's interface and must stand first in the chain",
+            target.ifname
+        )));
     }
+    let fds = pod_fds(conf, target)?;
+    match exchange(
+        &conf.run_dir(),
+        Op::Add(add_request(conf, target)),
+        Some(&fds),
+        ADD,
+    )? {
+        Outcome::Attached(attached) => Ok(output::added(conf.version, &attached, conf.dns(), previous)),
+        _ => Err(CniError::new(
+            code::IO,
+            "the daemon answered ADD with something that is no result",
+        )),
+    }
+}
+
+fn pod_fds(conf: &Conf, target: &Target) -> Result<fd::PodFds, CniError> {
     if target.netns.is_empty() {
         return Err(CniError::environment("CNI_NETNS", "is empty"));
     }
-    let fds = fd::open(&target.netns)?;
+    let allow = conf.raw.container_settings.allow_ip_forwarding;
+    let forwarding = if allow.is_some_and(bool::from) {
+        fd::Forwarding::On
+    } else {
+        fd::Forwarding::AsFound
+    };
+    fd::open(&target.netns, forwarding)
+}
+
+fn add_request(conf: &Conf, target: &Target) -> cni::Add {
     let raw = &conf.raw;
-    let mut ips = target.pod.ips.clone();
-    ips.extend(
-        raw.runtime
-            .ips
-            .iter()
-            .chain(&raw.args.cni.ips)
-            .map(|ip| without_length(ip)),
-    );
-    let request = cni::Add {
+    cni::Add {
         attachment: Some(attachment(conf, target)),
-        labels: raw.args.twill.labels.clone(),
-        annotations: raw.args.twill.annotations.clone(),
+        labels: conf.labels(),
+        annotations: conf.annotations(),
         policy_type: raw.policy.kind.clone(),
         mtu: raw.mtu,
-        requested_ips: ips,
+        requested_ips: conf.requested_ips(&target.pod.ips),
         ipv4_pools: raw.ipam.ipv4_pools.clone(),
         ipv6_pools: raw.ipam.ipv6_pools.clone(),
         assign_ipv4: raw.ipam.assign_ipv4.is_none_or(bool::from),
@@ -102,13 +145,11 @@ fn add(conf: &Conf, target: &Target) -> Result<String, CniError> {
         requested_mac: raw.runtime.mac.clone(),
         deadline_ms: u32::try_from(ADD.total.as_millis()).unwrap_or(u32::MAX),
         service_account: raw.args.twill.service_account.clone(),
-    };
-    match exchange(&conf.run_dir(), Op::Add(request), Some(&fds), ADD)? {
-        Outcome::Attached(attached) => Ok(output::added(conf.version, &attached)),
-        _ => Err(CniError::new(
-            code::IO,
-            "the daemon answered ADD with something that is no result",
-        )),
+        nodename: raw.nodename.clone(),
+        ip_addrs_no_ipam: raw.feature_control.ip_addrs_no_ipam,
+        floating_ips: raw.feature_control.floating_ips,
+        policy_timeout_secs: u32::try_from(raw.policy_setup_timeout_seconds).unwrap_or(u32::MAX),
+        ignored: conf.ignored.clone(),
     }
 }
 
@@ -139,12 +180,16 @@ fn check(conf: &Conf, target: &Target) -> Result<String, CniError> {
     let Some(previous) = &conf.raw.prev_result else {
         return Err(CniError::config("CHECK needs prevResult"));
     };
-    let ips = previous.ips.iter().map(|ip| ip.address.clone()).collect();
+    let result = prev::read(previous)?;
+    let fds = pod_fds(conf, target)?;
     let request = cni::Check {
         attachment: Some(attachment(conf, target)),
-        ips,
+        ips: result.addresses_of(&target.ifname),
+        interfaces: result.interfaces(),
+        routes: result.routes(),
+        annotations: conf.annotations(),
     };
-    exchange(&conf.run_dir(), Op::Check(request), None, QUICK).map(|_| String::new())
+    exchange(&conf.run_dir(), Op::Check(request), Some(&fds), QUICK).map(|_| String::new())
 }
 
 fn status(conf: &Conf) -> Result<String, CniError> {
@@ -215,8 +260,4 @@ fn attachment(conf: &Conf, target: &Target) -> Attachment {
         k8s_pod: target.pod.name.clone(),
         k8s_pod_uid: target.pod.uid.clone(),
     }
-}
-
-fn without_length(ip: &str) -> String {
-    ip.split('/').next().unwrap_or(ip).to_owned()
 }

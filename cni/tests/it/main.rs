@@ -4,5 +4,6 @@
     reason = "what fails here fails the test that asked for it"
 )]
 
+mod conformance;
 mod daemon;
 mod table;

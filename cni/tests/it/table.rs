@@ -4,15 +4,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use twill_proto::cni::{Attached, Done, Error, Interface, Ip, Reply, reply::Outcome, request::Op};
+use twill_proto::cni::{Attached, Done, Error, Interface, Ip, Reply, Route, reply::Outcome, request::Op};
 
 use crate::daemon::{answer_once, plugin};
 
 /// Our own namespace: opening it needs no set-up, entering it needs the privilege that a runtime has.
-const NETNS: &str = "/proc/self/ns/net";
+pub(crate) const NETNS: &str = "/proc/self/ns/net";
 const ARGS: &str = "IgnoreUnknown=1;K8S_POD_NAMESPACE=prod;K8S_POD_NAME=web-0;K8S_POD_UID=u1";
 
-fn conf(run_dir: &Path, version: &str, more: serde_json::Value) -> Vec<u8> {
+pub(crate) fn conf(run_dir: &Path, version: &str, more: serde_json::Value) -> Vec<u8> {
     let mut conf = json!({"cniVersion": version, "name": "k8s-pod-network", "type": "twill", "run_dir": run_dir,
         "policy": {"type": "k8s"}});
     for (key, value) in more.as_object().unwrap() {
@@ -21,7 +21,7 @@ fn conf(run_dir: &Path, version: &str, more: serde_json::Value) -> Vec<u8> {
     conf.to_string().into_bytes()
 }
 
-fn env<'a>(command: &'a str, netns: &'a str) -> Vec<(&'a str, &'a str)> {
+pub(crate) fn env<'a>(command: &'a str, netns: &'a str) -> Vec<(&'a str, &'a str)> {
     vec![
         ("CNI_COMMAND", command),
         ("CNI_CONTAINERID", "c1"),
@@ -32,11 +32,12 @@ fn env<'a>(command: &'a str, netns: &'a str) -> Vec<(&'a str, &'a str)> {
     ]
 }
 
-fn attached() -> Option<Reply> {
+pub(crate) fn attached() -> Option<Reply> {
     let pod = Interface {
         name: "eth0".into(),
+        mac: "02:00:00:00:00:01".into(),
+        mtu: 1500,
         sandbox: NETNS.into(),
-        ..Interface::default()
     };
     let ip = Ip {
         address: "10.244.0.1/32".into(),
@@ -47,12 +48,16 @@ fn attached() -> Option<Reply> {
         outcome: Some(Outcome::Attached(Attached {
             interfaces: vec![pod],
             ips: vec![ip],
-            routes: vec![],
+            routes: vec![Route {
+                dst: "0.0.0.0/0".into(),
+                gw: "169.254.1.1".into(),
+                table: 0,
+            }],
         })),
     })
 }
 
-fn done() -> Option<Reply> {
+pub(crate) fn done() -> Option<Reply> {
     Some(Reply {
         outcome: Some(Outcome::Done(Done {})),
     })
@@ -178,7 +183,8 @@ fn bad_calls_have_the_specs_codes() {
     };
     let old = conf(dir.path(), "0.3.1", json!({}));
     let long = vec![b' '; (1 << 20) + 1];
-    let chained = conf(dir.path(), "1.0.0", json!({"prevResult": {}}));
+    let made = json!({"prevResult": {"interfaces": [{"name": "eth0", "sandbox": NETNS}]}});
+    let chained = conf(dir.path(), "1.0.0", made);
     type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a [u8], i64);
     let cases: [Case<'_>; 14] = [
         ("no command", with("CNI_COMMAND", ""), &good, 4),
