@@ -36,6 +36,8 @@ pub struct LinkState {
     pub running: bool,
     /// Link-layer address, when it has one of six bytes.
     pub mac: Option<Mac>,
+    /// Largest packet that it takes, in bytes.
+    pub mtu: u32,
     /// Index of the other side of a veth, in its own namespace.
     pub peer: Option<u32>,
 }
@@ -133,6 +135,9 @@ fn parse(payload: &[u8]) -> Option<(IfName, LinkState)> {
             up,
             running,
             mac,
+            mtu: wire::find(attrs, r::IFLA_MTU)
+                .and_then(|m| wire::u32_at(m, 0))
+                .unwrap_or_default(),
             peer,
         },
     ))

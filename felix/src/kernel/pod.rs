@@ -6,7 +6,8 @@
 //! side goes first, because then the kernel activates it last, and one that runs means that the pod's side does too.
 //!
 //! Inside the pod (Calico's model): each address as /32 or /128, route to 169.254.1.1 by the link, default by it, and the
-//! gateway as a permanent neighbour at ee:ee:ee:ee:ee:ee. IPv6 goes by `fe80::1`.
+//! gateway as a permanent neighbour at ee:ee:ee:ee:ee:ee. IPv6 goes by `fe80::1`. A pod that has a default route already (a
+//! further interface) keeps it: what is sent from the new interface's addresses, and only that, goes by a table of its own.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -19,6 +20,10 @@ use super::rtnl as r;
 use super::wire::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Wire};
 use crate::plan::name::{IfName, Mac};
 use crate::plan::routes::GATEWAY_V4;
+
+mod inspect;
+
+pub use inspect::{Expected, inspect};
 
 /// Most addresses of one pod: one or two are usual.
 pub const ADDRESSES_MAX: usize = 16;
@@ -47,7 +52,23 @@ pub struct Attached {
     pub pod_index: u32,
     /// Whether the pair was made now, or was found as it should be.
     pub made: Made,
+    /// By which table the pod's packets leave.
+    pub routing: Routing,
 }
+
+/// By which routing table packets leave a pod through one of its interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// The interface holds the pod's default route.
+    Main,
+    /// Another one does: a rule sends what comes from this interface's addresses to this table.
+    Own(u32),
+}
+
+/// Number of an interface's own routing table, less its index inside the pod: above the 255 that the system names.
+const OWN_TABLE_BASE: u32 = 1000;
+/// Place of the rules that lead there: before the main table's 32766, after whatever a user puts first.
+const RULE_PRIORITY: u32 = 10_000;
 
 /// Whether a pair is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,16 +243,19 @@ fn configure(host: &mut Socket, pod: &mut Socket, want: &PodLink, made: Made) ->
     for ip in &want.addresses {
         add_address(pod, pod_index, *ip, if ip.is_ipv4() { 32 } else { 128 })?;
     }
-    if want.addresses.iter().any(IpAddr::is_ipv4) {
-        gateway(pod, pod_index, GATEWAY_V4.into())?;
-    }
-    if v6 {
-        gateway(pod, pod_index, GATEWAY_V6.into())?;
+    let mut routing = Routing::Main;
+    for via in [IpAddr::from(GATEWAY_V4), GATEWAY_V6.into()] {
+        let same = |a: &&IpAddr| a.is_ipv4() == via.is_ipv4();
+        let sources: Vec<IpAddr> = want.addresses.iter().filter(same).copied().collect();
+        if !sources.is_empty() && gateway(pod, pod_index, via, &sources)? != Routing::Main {
+            routing = Routing::Own(OWN_TABLE_BASE + pod_index);
+        }
     }
     Ok(Attached {
         host_index,
         pod_index,
         made,
+        routing,
     })
 }
 
@@ -252,33 +276,107 @@ fn add_address(pod: &mut Socket, index: u32, ip: IpAddr, len: u8) -> Result<(), 
     }
 }
 
-/// The gateway as neighbour, the route to it and the default route by it.
-fn gateway(pod: &mut Socket, index: u32, via: IpAddr) -> Result<(), PodError> {
+/// The gateway as neighbour, the route to it and the default route by it; in a table of its own where another interface
+/// has these routes.
+fn gateway(pod: &mut Socket, index: u32, via: IpAddr, sources: &[IpAddr]) -> Result<Routing, PodError> {
     add_neighbour(pod, index, via, Mac::HOST_SIDE).map_err(step(format!("neighbour {via} in the pod")))?;
-    let route = |pod: &mut Socket, dst: IpNet, scope: u8, via: Option<IpAddr>| {
-        let body = r::rtmsg(dst, r::RTPROT_STATIC, scope, r::RTN_UNICAST);
-        let flags = NLM_F_CREATE | NLM_F_REPLACE;
-        let added = pod.request(r::RTM_NEWROUTE, flags, &body, |w| {
-            if dst.prefix_len() > 0 {
-                w.attr(r::RTA_DST, &r::octets(dst.addr()));
-            }
-            if let Some(via) = via {
-                w.attr(r::RTA_GATEWAY, &r::octets(via));
-            }
-            w.attr_u32(r::RTA_OIF, index);
-        });
-        added.map_err(step(format!("route to {dst} in the pod")))
+    let main = u32::from(r::RT_TABLE_MAIN);
+    let taken = |e: &NetlinkError| {
+        // Somebody else's route by which the gateway is not to be reached through our link is as good as a default route.
+        matches!(
+            e.errno(),
+            Some(libc::EEXIST | libc::ENETUNREACH | libc::EHOSTUNREACH)
+        )
     };
     if via.is_ipv4() {
-        route(pod, IpNet::from(via), r::RT_SCOPE_LINK, None)?;
+        match route(pod, index, via.into(), None, main, NLM_F_EXCL) {
+            Err(e) if taken(&e) => {}
+            other => other.map_err(step(format!("route to {via} in the pod")))?,
+        }
     }
-    let any: IpAddr = if via.is_ipv4() {
+    let any = default_of(via);
+    match route(pod, index, any, Some(via), main, NLM_F_EXCL) {
+        Ok(()) => return Ok(Routing::Main),
+        Err(e) if taken(&e) => {}
+        Err(e) => return Err(step(format!("route to {any} in the pod"))(e)),
+    }
+    let holder = default_device(pod, via).map_err(step("reading the pod's default route"))?;
+    if holder == Some(index) {
+        return Ok(Routing::Main);
+    }
+    let table = OWN_TABLE_BASE + index;
+    if via.is_ipv4() {
+        route(pod, index, via.into(), None, table, NLM_F_REPLACE)
+            .map_err(step(format!("route to {via} in the pod's table {table}")))?;
+    }
+    route(pod, index, any, Some(via), table, NLM_F_REPLACE)
+        .map_err(step(format!("route to {any} in the pod's table {table}")))?;
+    for from in sources {
+        rule(pod, *from, table).map_err(step(format!("rule for packets from {from} in the pod")))?;
+    }
+    Ok(Routing::Own(table))
+}
+
+fn default_of(ip: IpAddr) -> IpNet {
+    let any: IpAddr = if ip.is_ipv4() {
         [0, 0, 0, 0].into()
     } else {
         [0_u16; 8].into()
     };
-    let default = IpNet::new(any, 0).unwrap_or_else(|_| IpNet::from(any));
-    route(pod, default, r::RT_SCOPE_UNIVERSE, Some(via))
+    IpNet::new(any, 0).unwrap_or_else(|_| IpNet::from(any))
+}
+
+/// Adds a route of the pod: by the link alone, or by a gateway on it. `existing` says what a route in its place means.
+fn route(
+    pod: &mut Socket,
+    index: u32,
+    dst: IpNet,
+    via: Option<IpAddr>,
+    table: u32,
+    existing: u16,
+) -> Result<(), NetlinkError> {
+    let scope = if via.is_some() {
+        r::RT_SCOPE_UNIVERSE
+    } else {
+        r::RT_SCOPE_LINK
+    };
+    let mut body = r::rtmsg(dst, r::RTPROT_STATIC, scope, r::RTN_UNICAST);
+    if let (Some(number), true) = (body.get_mut(4), table != u32::from(r::RT_TABLE_MAIN)) {
+        *number = r::RT_TABLE_UNSPEC;
+    }
+    pod.request(r::RTM_NEWROUTE, NLM_F_CREATE | existing, &body, |w| {
+        if dst.prefix_len() > 0 {
+            w.attr(r::RTA_DST, &r::octets(dst.addr()));
+        }
+        if let Some(via) = via {
+            w.attr(r::RTA_GATEWAY, &r::octets(via));
+        }
+        w.attr_u32(r::RTA_OIF, index);
+        w.attr_u32(r::RTA_TABLE, table);
+    })
+}
+
+fn rule(pod: &mut Socket, from: IpAddr, table: u32) -> Result<(), NetlinkError> {
+    let body = r::fib_rule_hdr(from);
+    let added = pod.request(r::RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, &body, |w| {
+        w.attr(r::FRA_SRC, &r::octets(from));
+        w.attr_u32(r::FRA_PRIORITY, RULE_PRIORITY);
+        w.attr_u32(r::FRA_TABLE, table);
+    });
+    match added {
+        // Left by an earlier attach of the same interface.
+        Err(e) if e.errno() == Some(libc::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// Index of the interface of the pod's default route in the main table.
+fn default_device(pod: &mut Socket, family_of: IpAddr) -> Result<Option<u32>, NetlinkError> {
+    let routes = inspect::routes(pod, family_of)?;
+    let default = routes
+        .iter()
+        .find(|r| r.table == u32::from(r::RT_TABLE_MAIN) && r.dst.is_none());
+    Ok(default.map(|r| r.device))
 }
 
 /// The link-local address that a MAC makes (RFC 4291 appendix A, modified EUI-64).

@@ -18,6 +18,7 @@ pub(super) const RTM_GETROUTE: u16 = 26;
 pub(super) const RTM_NEWNEIGH: u16 = 28;
 pub(super) const RTM_DELNEIGH: u16 = 29;
 pub(super) const RTM_GETNEIGH: u16 = 30;
+pub(super) const RTM_NEWRULE: u16 = 32;
 pub(super) const RTM_NEWNETCONF: u16 = 80;
 
 pub(super) const RTNLGRP_LINK: u32 = 1;
@@ -64,6 +65,13 @@ pub(super) const RTA_PRIORITY: u16 = 6;
 pub(super) const RTA_MULTIPATH: u16 = 9;
 pub(super) const RTA_TABLE: u16 = 15;
 pub(super) const RTA_VIA: u16 = 18;
+pub(super) const FRA_SRC: u16 = 2;
+pub(super) const FRA_PRIORITY: u16 = 6;
+pub(super) const FRA_TABLE: u16 = 15;
+/// The rule leads to a table.
+pub(super) const FR_ACT_TO_TBL: u8 = 1;
+/// The table's number stands in an attribute.
+pub(super) const RT_TABLE_UNSPEC: u8 = 0;
 pub(super) const RT_TABLE_MAIN: u8 = 254;
 pub(super) const RT_TABLE_LOCAL: u8 = 255;
 pub(super) const RT_SCOPE_UNIVERSE: u8 = 0;
@@ -143,6 +151,25 @@ pub(super) fn rtmsg(dst: IpNet, protocol: u8, scope: u8, kind: u8) -> [u8; RTMSG
         protocol,
         scope,
         kind,
+        0,
+        0,
+        0,
+        0,
+    ]
+}
+
+/// `struct fib_rule_hdr` of a rule that sends what comes from one address to a table.
+pub(super) fn fib_rule_hdr(from: IpAddr) -> [u8; RTMSG_LEN] {
+    let len = if from.is_ipv4() { 32 } else { 128 };
+    [
+        family(from),
+        0,
+        len,
+        0,
+        RT_TABLE_UNSPEC,
+        0,
+        0,
+        FR_ACT_TO_TBL,
         0,
         0,
         0,

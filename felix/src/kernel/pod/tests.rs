@@ -248,3 +248,95 @@ fn a_hand_made_workload_link_passes_nothing_with_the_table_present() {
         "without the table the same link passes everything"
     );
 }
+
+#[test]
+fn a_second_interface_leaves_the_first_ones_default_route_and_both_addresses_are_reached() {
+    Netns::new().unwrap().run(|| {
+        run("ip link set lo up");
+        run("ip address add 192.0.2.1/32 dev lo");
+        run("ip address add 2001:db8::1/128 dev lo nodad");
+        let a = Pod::attach(1, &["10.65.0.1", "fd65::1"]);
+        let mut second = Pod::link(2, &["10.66.0.1", "fd66::1"]);
+        second.pod = IfName::fixed("net1");
+        let mut host = Socket::open(Protocol::Route).unwrap();
+        for made in [Made::Now, Made::Before] {
+            let attached = attach(&mut host, &mut a.socket(), &a.netns, &second).unwrap();
+            assert_eq!(attached.made, made);
+            assert_eq!(
+                attached.routing,
+                Routing::Own(OWN_TABLE_BASE + attached.pod_index)
+            );
+        }
+        let again = attach(&mut host, &mut a.socket(), &a.netns, &a.link).unwrap();
+        assert_eq!(again.routing, Routing::Main);
+        let default = a.netns.run(|| run("ip route show default"));
+        assert_eq!(default.trim(), "default via 169.254.1.1 dev eth0 proto static");
+        program(&desired(1, &[&a.link, &second]));
+        for (from, to) in [
+            ("192.0.2.1", "10.65.0.1"),
+            ("192.0.2.1", "10.66.0.1"),
+            ("2001:db8::1", "fd65::1"),
+            ("2001:db8::1", "fd66::1"),
+        ] {
+            let ping = format!("ping -n -c 1 -W 1 -I {from} {to}");
+            eventually(&ping, || try_run(&ping).0);
+        }
+        // Without the rule the answer leaves by the first interface, where its source is a foreign one.
+        a.netns.run(|| run("ip rule del from 10.66.0.1 priority 10000"));
+        assert!(!try_run("ping -n -c 1 -W 1 -I 192.0.2.1 10.66.0.1").0);
+    });
+}
+
+#[test]
+fn inspection_names_each_thing_that_is_no_longer_as_it_was_made() {
+    Netns::new().unwrap().run(|| {
+        run("ip link set lo up");
+        let a = Pod::attach(1, &["10.65.0.1", "fd65::1"]);
+        program(&desired(1, &[&a.link]));
+        let want = Expected {
+            link: a.link.clone(),
+            routes: vec![
+                ("0.0.0.0/0".parse().unwrap(), GATEWAY_V4.into()),
+                ("::/0".parse().unwrap(), GATEWAY_V6.into()),
+            ],
+        };
+        let look = |want: &Expected| {
+            let mut host = Socket::open(Protocol::Route).unwrap();
+            inspect(&mut host, &mut a.socket(), want).unwrap()
+        };
+        assert_eq!(look(&want), Vec::<String>::new());
+        let other = Expected {
+            link: PodLink {
+                mtu: 9000,
+                mac: Mac([2, 0, 0, 0, 0, 9]),
+                ..a.link.clone()
+            },
+            routes: vec![("10.9.0.0/16".parse().unwrap(), GATEWAY_V4.into())],
+        };
+        let said = look(&other).join("; ");
+        for part in [
+            "MTU 1450, not 9000",
+            "not 02:00:00:00:00:09",
+            "no route to 10.9.0.0/16",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        let breakages = [
+            ("ip neigh del 169.254.1.1 dev eth0", "gateway 169.254.1.1"),
+            ("ip route del default", "no route to 0.0.0.0/0"),
+            ("ip address del 10.65.0.1/32 dev eth0", "address 10.65.0.1"),
+            ("ip link set eth0 down", "eth0 is down"),
+        ];
+        for (breakage, named) in breakages {
+            a.netns.run(|| run(breakage));
+            let said = look(&want);
+            assert!(said.iter().any(|s| s.contains(named)), "{breakage}: {said:?}");
+        }
+        run("ip route del 10.65.0.1");
+        assert!(look(&want).iter().any(|s| s.contains("route to 10.65.0.1")));
+        run("ip link del calipod1");
+        let said = look(&want);
+        assert!(said.iter().any(|s| s.contains("gone from the host")), "{said:?}");
+        assert!(said.iter().any(|s| s.contains("gone from the pod")), "{said:?}");
+    });
+}
