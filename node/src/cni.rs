@@ -28,7 +28,7 @@ use twill_proto::cni::{Done, Reply, reply::Outcome, request::Op};
 use crate::health::{Component, Health};
 use crate::metrics::Metrics;
 
-pub(crate) use pods::Pods;
+pub(crate) use pods::{Memory, Pods};
 pub(crate) use reconcile::reconcile;
 pub(crate) use spool::replay;
 
@@ -138,7 +138,7 @@ async fn answer<S: Store>(
     match op {
         Some(Op::Add(add)) => pods.add(&add, fds).await.map(Outcome::Attached),
         Some(Op::Del(del)) => pods.del(&del).await.map(done),
-        Some(Op::Check(check)) => pods.check(&check).map(done),
+        Some(Op::Check(check)) => pods.check(&check, fds).await.map(done),
         Some(Op::Status(_)) => pods.status().map(done),
         Some(Op::Gc(gc)) => pods.gc(&gc).await.map(done),
         None => Err(CniError::new(
@@ -171,8 +171,12 @@ pub(crate) mod code {
     pub(crate) const INVALID_CONFIG: u32 = 7;
     pub(crate) const TRY_AGAIN: u32 = 11;
     pub(crate) const NOT_AVAILABLE: u32 = 50;
+    /// Not available, and running pods are affected as well.
+    pub(crate) const LIMITED: u32 = 51;
     /// Ours: no address to be had.
     pub(crate) const NO_ADDRESS: u32 = 100;
+    /// Ours: CHECK found the attachment other than ADD left it.
+    pub(crate) const NOT_AS_MADE: u32 = 101;
 }
 
 /// An error on its way to the runtime.

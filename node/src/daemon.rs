@@ -29,7 +29,7 @@ use twill_ipam::{Allocator, system_clock};
 use crate::api::{self, Api};
 use crate::bgp::{Bgp, Intent, cache};
 use crate::bootstrap::Bootstrap;
-use crate::cni::{self, Pods};
+use crate::cni::{self, Memory, Pods};
 use crate::dataplane::Dataplane;
 use crate::fabric::SharedFabric;
 use crate::health::{Component, Health};
@@ -96,6 +96,7 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         dataplane,
         fabric,
         spool,
+        memory: Memory::default(),
     });
     let api = Api {
         store: store.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use twill_felix::kernel::Handle;
 use twill_felix::kernel::netlink::{Protocol, Socket};
-use twill_felix::kernel::pod::{self, PodLink};
+use twill_felix::kernel::pod::{self, Attached, Expected, PodLink};
 use twill_felix::plan::IfName;
 
 /// Cheap to clone.
@@ -24,15 +24,33 @@ impl Dataplane {
     ///
     /// # Errors
     /// The kernel refuses; nothing is left behind.
-    pub(crate) async fn attach(&self, link: PodLink, netns: OwnedFd, netlink: OwnedFd) -> Result<()> {
-        let attached = tokio::task::spawn_blocking(move || -> Result<()> {
+    pub(crate) async fn attach(&self, link: PodLink, netns: OwnedFd, netlink: OwnedFd) -> Result<Attached> {
+        let attached = tokio::task::spawn_blocking(move || -> Result<Attached> {
             let mut host = Socket::open(Protocol::Route).context("opening a netlink socket")?;
             let mut inside =
                 Socket::from_fd(netlink, Protocol::Route).context("the plugin's netlink socket")?;
-            pod::attach(&mut host, &mut inside, netns.as_fd(), &link)?;
-            Ok(())
+            Ok(pod::attach(&mut host, &mut inside, netns.as_fd(), &link)?)
         });
         attached.await.context("making a pod's link panicked")?
+    }
+
+    /// Compares a pod's link with what it should be; what differs, in words.
+    ///
+    /// # Errors
+    /// The kernel does not let something be read.
+    pub(crate) async fn inspect(&self, expected: Expected, netlink: OwnedFd) -> Result<Vec<String>> {
+        let inspected = tokio::task::spawn_blocking(move || -> Result<Vec<String>> {
+            let mut host = Socket::open(Protocol::Route).context("opening a netlink socket")?;
+            let mut inside =
+                Socket::from_fd(netlink, Protocol::Route).context("the plugin's netlink socket")?;
+            Ok(pod::inspect(&mut host, &mut inside, &expected)?)
+        });
+        inspected.await.context("inspecting a pod's link panicked")?
+    }
+
+    /// Why the newest policy is not in the kernel.
+    pub(crate) fn table_error(&self) -> Option<String> {
+        self.kernel.status().table_error.clone()
     }
 
     /// Removes a pod's link. Nothing to remove is no error.

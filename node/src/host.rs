@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use twill_bgp::Families;
-use twill_felix::kernel::links::LinkTable;
+use twill_felix::kernel::links::{LinkState, LinkTable};
 use twill_felix::kernel::routes::RouteWriter;
 use twill_felix::kernel::{NetlinkError, Protocol, Socket};
 
@@ -21,6 +21,13 @@ pub(crate) fn interface_with(addresses: &[IpNet]) -> Option<String> {
         .filter(|i| i.address.as_ref().is_some_and(ours))
         .map(|i| i.interface_name)
         .next()
+}
+
+/// MTU of the interface that carries one of the addresses.
+pub(crate) fn uplink_mtu(addresses: &[IpNet]) -> Option<u32> {
+    let name = interface_with(addresses)?.parse().ok()?;
+    let mut socket = Socket::open(Protocol::Route).ok()?;
+    LinkState::read(&mut socket, name).ok()?.map(|link| link.mtu)
 }
 
 /// Whether an interface of this name is there, up or down.
@@ -62,6 +69,12 @@ mod tests {
     fn an_interface_is_there_or_not() {
         assert!(has_interface("lo"));
         assert!(!has_interface("cali-none") && !has_interface("") && !has_interface("../net"));
+    }
+
+    #[test]
+    fn the_loopbacks_mtu_is_that_of_its_address() {
+        assert_eq!(uplink_mtu(&["127.0.0.1/8".parse().unwrap()]), Some(65_536));
+        assert_eq!(uplink_mtu(&["192.0.2.213/24".parse().unwrap()]), None);
     }
 
     #[test]

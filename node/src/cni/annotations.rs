@@ -4,54 +4,134 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::de::DeserializeOwned;
+use twill_proto::cni::Add;
 
 use super::{CniError, code};
 
 const PREFIX: &str = "cni.projectcalico.org/";
+/// Addresses in one annotation: one a family is what makes sense.
+const ADDRESSES_MAX: usize = 2;
+
+/// Annotations that the configuration must allow (Calico's `feature_control`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Features {
+    pub(super) ip_addrs_no_ipam: bool,
+    pub(super) floating_ips: bool,
+}
+
+impl From<&Add> for Features {
+    fn from(add: &Add) -> Self {
+        Self {
+            ip_addrs_no_ipam: add.ip_addrs_no_ipam,
+            floating_ips: add.floating_ips,
+        }
+    }
+}
 
 /// What the annotations ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Annotations {
+    /// `ipAddrs`: these addresses, out of their pools.
     pub(super) addresses: Vec<IpAddr>,
+    /// `ipAddrsNoIpam`: these addresses, which nobody keeps account of.
+    pub(super) unmanaged: Vec<IpAddr>,
     /// `None`: no annotation, the plugin's configuration decides.
     pub(super) ipv4_pools: Option<Vec<String>>,
     pub(super) ipv6_pools: Option<Vec<String>>,
+    /// `ipFamilies`: whether IPv4, whether IPv6.
+    pub(super) families: Option<(bool, bool)>,
     pub(super) mac: Option<String>,
 }
 
 /// # Errors
-/// An annotation that cannot be read, or that asks for what is off: code 7.
-pub(super) fn parse(annotations: &BTreeMap<String, String>) -> Result<Annotations, CniError> {
+/// An annotation that cannot be read, or that asks for what is off or not done: code 7, with its name and value.
+pub(super) fn parse(
+    annotations: &BTreeMap<String, String>,
+    features: Features,
+) -> Result<Annotations, CniError> {
     let value = |name: &str| {
         annotations
             .get(&format!("{PREFIX}{name}"))
             .filter(|v| !v.is_empty())
     };
-    for off in ["ipAddrsNoIpam", "floatingIPs", "allowedSourcePrefixes"] {
-        if value(off).is_some() {
-            return Err(refused(off, "asks for a feature that is not enabled"));
-        }
+    if let Some(asked) = value("floatingIPs") {
+        let why = if features.floating_ips {
+            "is not supported: Twill translates no addresses to pods; remove the annotation"
+        } else {
+            "asks for a feature that is not enabled (feature_control.floating_ips), and that Twill does not have"
+        };
+        return Err(refused("floatingIPs", &format!("{asked:?} {why}")));
+    }
+    if let Some(asked) = value("allowedSourcePrefixes") {
+        return Err(refused(
+            "allowedSourcePrefixes",
+            &format!(
+                "{asked:?} is not supported: a pod sends from its own addresses only; remove the annotation"
+            ),
+        ));
     }
     let list = |name: &str| {
         value(name)
             .map(|text| json::<Vec<String>>(name, text))
             .transpose()
     };
-    let addresses = value("ipAddrs")
-        .map(|text| json::<Vec<IpAddr>>("ipAddrs", text))
-        .transpose()?
-        .unwrap_or_default();
-    for v4 in [true, false] {
-        if addresses.iter().filter(|a| a.is_ipv4() == v4).count() > 1 {
-            return Err(refused("ipAddrs", "has two addresses of one family"));
-        }
+    let addresses = one_a_family("ipAddrs", value("ipAddrs"))?;
+    let unmanaged = one_a_family("ipAddrsNoIpam", value("ipAddrsNoIpam"))?;
+    if !unmanaged.is_empty() && !features.ip_addrs_no_ipam {
+        return Err(refused(
+            "ipAddrsNoIpam",
+            "asks for a feature that is not enabled: set feature_control.ip_addrs_no_ipam in the network configuration",
+        ));
+    }
+    if !unmanaged.is_empty() && !addresses.is_empty() {
+        return Err(refused(
+            "ipAddrsNoIpam",
+            "cannot stand beside ipAddrs: remove one",
+        ));
     }
     Ok(Annotations {
         addresses,
+        unmanaged,
         ipv4_pools: list("ipv4pools")?,
         ipv6_pools: list("ipv6pools")?,
+        families: families(list("ipFamilies")?)?,
         mac: value("hwAddr").cloned(),
     })
+}
+
+fn one_a_family(name: &str, value: Option<&String>) -> Result<Vec<IpAddr>, CniError> {
+    let Some(text) = value else { return Ok(Vec::new()) };
+    let addresses = json::<Vec<IpAddr>>(name, text)?;
+    if addresses.is_empty() {
+        return Err(refused(name, "is an empty list"));
+    }
+    for v4 in [true, false] {
+        if addresses.len() > ADDRESSES_MAX || addresses.iter().filter(|a| a.is_ipv4() == v4).count() > 1 {
+            return Err(refused(
+                name,
+                &format!("{text:?} has two addresses of one family"),
+            ));
+        }
+    }
+    Ok(addresses)
+}
+
+fn families(list: Option<Vec<String>>) -> Result<Option<(bool, bool)>, CniError> {
+    let Some(list) = list else { return Ok(None) };
+    let (mut v4, mut v6) = (false, false);
+    for family in &list {
+        match family.as_str() {
+            "IPv4" => v4 = true,
+            "IPv6" => v6 = true,
+            other => {
+                return Err(refused(
+                    "ipFamilies",
+                    &format!("has {other:?}, which is neither IPv4 nor IPv6"),
+                ));
+            }
+        }
+    }
+    Ok(Some((v4, v6)))
 }
 
 fn json<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, CniError> {
@@ -70,8 +150,20 @@ fn refused(name: &str, why: &str) -> CniError {
 mod tests {
     use super::*;
 
+    const ALL: Features = Features {
+        ip_addrs_no_ipam: true,
+        floating_ips: true,
+    };
+
+    fn with(pairs: &[(&str, &str)], features: Features) -> Result<Annotations, CniError> {
+        let full = pairs
+            .iter()
+            .map(|(k, v)| (format!("{PREFIX}{k}"), (*v).to_owned()));
+        parse(&full.collect(), features)
+    }
+
     fn one(name: &str, value: &str) -> Result<Annotations, CniError> {
-        parse(&BTreeMap::from([(format!("{PREFIX}{name}"), value.to_owned())]))
+        with(&[(name, value)], Features::default())
     }
 
     #[test]
@@ -95,7 +187,13 @@ mod tests {
             Some("02:00:00:00:00:01")
         );
         assert_eq!(
-            parse(&BTreeMap::from([("other".into(), "x".into())])).unwrap(),
+            one("ipFamilies", r#"["IPv6"]"#).unwrap().families,
+            Some((false, true))
+        );
+        let unmanaged = with(&[("ipAddrsNoIpam", r#"["192.0.2.9"]"#)], ALL).unwrap();
+        assert_eq!(unmanaged.unmanaged, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            parse(&BTreeMap::from([("other".into(), "x".into())]), ALL).unwrap(),
             Annotations::default()
         );
     }
@@ -106,12 +204,22 @@ mod tests {
             ("ipAddrs", "10.0.0.1"),
             ("ipAddrs", r#"["10.0.0.1","10.0.0.2"]"#),
             ("ipAddrs", r#"["ten"]"#),
+            ("ipAddrs", "[]"),
             ("ipv4pools", "{}"),
+            ("ipFamilies", r#"["ipv4"]"#),
             ("floatingIPs", r#"["1.2.3.4"]"#),
+            ("allowedSourcePrefixes", r#"["1.2.3.0/24"]"#),
             ("ipAddrsNoIpam", r#"["1.2.3.4"]"#),
         ] {
             let error = one(name, value).unwrap_err();
             assert!(error.code == 7 && error.msg.contains(name), "{error:?}");
         }
+        // Allowed by the configuration, and still not to be had.
+        assert!(with(&[("floatingIPs", r#"["1.2.3.4"]"#)], ALL).is_err());
+        let both = [
+            ("ipAddrs", r#"["10.0.0.1"]"#),
+            ("ipAddrsNoIpam", r#"["10.0.0.2"]"#),
+        ];
+        assert!(with(&both, ALL).is_err());
     }
 }

@@ -12,6 +12,8 @@ use twill_proto::cni::{Add, Attachment};
 
 use super::{CniError, code};
 
+/// The gateways that every pod has, as Calico's plugin gives them.
+pub(super) const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::1"];
 /// The pod's first interface, which alone carries the pod's name in IPAM: kube-controllers frees addresses with a pod's
 /// name that the pod does not list.
 const FIRST_IFNAME: &str = "eth0";
@@ -19,6 +21,9 @@ const FIRST_IFNAME: &str = "eth0";
 const LABEL_VALUE_MAX: usize = 63;
 const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
 const ORCHESTRATOR_LABEL: &str = "projectcalico.org/orchestrator";
+/// On endpoints of further interfaces, so that policy can tell them apart. Calico's endpoints have none.
+const NETWORK_LABEL: &str = "projectcalico.org/network";
+const INTERFACE_LABEL: &str = "projectcalico.org/network-interface";
 const SERVICE_ACCOUNT_LABEL: &str = "projectcalico.org/serviceaccount";
 
 /// An attachment with its names worked out.
@@ -129,6 +134,13 @@ impl Workload {
         if !account.is_empty() && account.len() < LABEL_VALUE_MAX {
             labels.insert(SERVICE_ACCOUNT_LABEL.into(), account.to_owned());
         }
+        if let Some(a) = add.attachment.as_ref().filter(|a| a.ifname != FIRST_IFNAME) {
+            for (label, value) in [(NETWORK_LABEL, &a.network), (INTERFACE_LABEL, &a.ifname)] {
+                if is_label_value(value) {
+                    labels.insert(label.into(), value.clone());
+                }
+            }
+        }
         endpoint.metadata.labels = labels;
         if self.is_k8s()
             && let Some((stem, _)) = self.spec.pod.rsplit_once('-')
@@ -165,6 +177,15 @@ impl Workload {
                 .map_or_else(String::new, |a| a.network.clone()),
         ]
     }
+}
+
+/// Kubernetes' rule: letters, digits, `-`, `_`, `.`, a letter or digit first and last.
+fn is_label_value(text: &str) -> bool {
+    let edge = |c: char| c.is_ascii_alphanumeric();
+    text.len() <= LABEL_VALUE_MAX
+        && text.starts_with(edge)
+        && text.ends_with(edge)
+        && text.chars().all(|c| edge(c) || matches!(c, '-' | '_' | '.'))
 }
 
 /// The endpoint with its addresses: what makes it visible.
@@ -204,6 +225,22 @@ mod tests {
             policy_type: policy_type.into(),
             ..Add::default()
         }
+    }
+
+    #[test]
+    fn a_further_interface_is_labelled_with_its_network_and_carries_no_pod_in_ipam() {
+        let second = Add {
+            attachment: Some(attachment("web-0", "net1")),
+            ..add("k8s")
+        };
+        let labels = |add: &Add, ifname| workload("web-0", ifname).endpoint(add, None, "").metadata.labels;
+        let of_second = labels(&second, "net1");
+        assert_eq!(of_second["projectcalico.org/network"], "k8s-pod-network");
+        assert_eq!(of_second["projectcalico.org/network-interface"], "net1");
+        assert!(!labels(&add("k8s"), "eth0").keys().any(|k| k.contains("/network")));
+        assert!(!workload("web-0", "net1").attributes.contains_key("pod"));
+        assert!(workload("web-0", "eth0").attributes.contains_key("pod"));
+        assert!(is_label_value("net-1") && !is_label_value("net_") && !is_label_value(&"n".repeat(64)));
     }
 
     #[test]

@@ -3,17 +3,23 @@
 mod add;
 mod check;
 mod del;
+mod gc;
+mod memory;
+mod mtu;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use twill_datastore::{Store, client};
 use twill_ipam::{Client, Error as IpamError};
+use twill_model::names;
 use twill_model::resources::WorkloadEndpoint;
 use twill_proto::cni::Attachment;
 
 use super::{CniError, code};
 use crate::dataplane::Dataplane;
 use crate::fabric::SharedFabric;
+pub(crate) use memory::Memory;
 
 /// How often an endpoint that somebody else keeps changing is tried.
 const ATTEMPTS_MAX: u32 = 10;
@@ -26,6 +32,7 @@ pub(crate) struct Pods<S> {
     pub(crate) dataplane: Dataplane,
     pub(crate) fabric: SharedFabric,
     pub(crate) spool: PathBuf,
+    pub(crate) memory: Memory,
 }
 
 impl<S: Store> Pods<S> {
@@ -44,14 +51,16 @@ impl<S: Store> Pods<S> {
         Ok(())
     }
 
-    /// Another interface of the same container, if it has one here.
-    fn other_interface(&self, attachment: &Attachment) -> Option<String> {
+    /// Addresses of the same container's other interfaces on this node.
+    fn addresses_of_others(&self, attachment: &Attachment) -> Vec<IpAddr> {
         let fabric = self.fabric.read();
-        let same = |e: &WorkloadEndpoint| {
+        let other = |e: &WorkloadEndpoint| {
             e.spec.container_id == attachment.container_id && e.spec.endpoint != attachment.ifname
         };
-        let mut others = fabric.own_endpoints.values().filter(|(e, _)| same(e));
-        others.next().map(|(e, _)| e.spec.endpoint.clone())
+        let others = fabric.own_endpoints.values().filter(|(e, _)| other(e));
+        others
+            .flat_map(|(e, _)| e.spec.ip_networks.iter().map(|net| net.addr()))
+            .collect()
     }
 
     async fn detach(&self, interface: &str) {
@@ -59,6 +68,14 @@ impl<S: Store> Pods<S> {
             tracing::warn!(interface, error = format!("{error:#}"), "removing a link");
         }
     }
+}
+
+/// The handles that an attachment's addresses may be under: Calico's `<network>.<container>`, and, where another interface
+/// of the container has joined the same network before, the same with the interface's name behind.
+fn handles(a: &Attachment) -> [String; 2] {
+    let shared = names::handle_id(&a.network, &a.container_id);
+    let own = format!("{shared}.{}", a.ifname);
+    [shared, own]
 }
 
 fn attachment(given: Option<&Attachment>) -> Result<&Attachment, CniError> {

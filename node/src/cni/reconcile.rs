@@ -65,10 +65,12 @@ pub(crate) async fn reconcile<S: Store>(pods: &Pods<S>) -> Result<()> {
 /// The handle that holds the endpoint's addresses, if it is its container's: the network's name stands nowhere else.
 async fn handle_of<S: Store>(store: &S, endpoint: &WorkloadEndpoint) -> Result<Option<String>> {
     let suffix = format!(".{}", endpoint.spec.container_id);
+    let own = format!("{suffix}.{}", endpoint.spec.endpoint);
     for net in &endpoint.spec.ip_networks {
         let holder = twill_ipam::check::holder(store, net.addr()).await?;
         let handle = holder.and_then(|h| h.attribute).and_then(|a| a.handle_id);
-        if let Some(handle) = handle.filter(|h| suffix.len() > 1 && h.ends_with(&suffix)) {
+        let of_container = |h: &String| suffix.len() > 1 && (h.ends_with(&suffix) || h.ends_with(&own));
+        if let Some(handle) = handle.filter(of_container) {
             return Ok(Some(handle));
         }
     }

@@ -8,27 +8,22 @@ use std::time::Duration;
 
 use twill_datastore::client::{self, ClientError};
 use twill_datastore::{Compare, KeyValue, Op, Store, Txn};
-use twill_felix::kernel::pod::PodLink;
-use twill_ipam::{Assign, Assigned, Error as IpamError, Family, Riders, Want};
+use twill_felix::kernel::pod::{PodLink, Routing};
+use twill_ipam::{Assign, Assigned, Error as IpamError, Family, Release, ReleaseTarget, Riders, Want};
 use twill_model::resources::WorkloadEndpoint;
 use twill_model::resources::ippool::AllowedUse;
 use twill_model::{AnyResource, Kind, ResourceKey};
 use twill_proto::cni::{Add, Attached, Attachment, Interface, Ip, Route};
 
-use super::super::annotations::{self, Annotations};
-use super::super::endpoint::{Workload, with_addresses};
+use super::super::annotations::{self, Annotations, Features};
+use super::super::endpoint::{GATEWAYS, Workload, with_addresses};
 use super::super::{CniError, code};
-use super::{ATTEMPTS_MAX, Pods, attachment, refusal};
+use super::{ATTEMPTS_MAX, Pods, attachment, handles, refusal};
 
 /// How long policy may take to reach the kernel before ADD gives up: an apply takes milliseconds, a resync a second.
 const POLICY_DEADLINE: Duration = Duration::from_secs(20);
-/// The gateway that every pod has, as Calico's plugin gives it.
-const GATEWAY_V4: &str = "169.254.1.1";
-const GATEWAY_V6: &str = "fe80::1";
-/// MTU of the Ethernet below, less nothing: no encapsulation yet.
-const MTU_DEFAULT: u32 = 1500;
-/// Smallest and largest MTU that make sense: IPv6's minimum would refuse IPv4-only links, IPv4's is 68.
-const MTU_RANGE: std::ops::RangeInclusive<u32> = 68..=65_535;
+/// The same when the configuration says how long, in seconds: the plugin itself waits a minute.
+const POLICY_SECS_MAX: u32 = 50;
 
 /// An endpoint in the store.
 #[derive(Clone, Debug)]
@@ -54,15 +49,26 @@ impl<S: Store> Pods<S> {
             )
         })?;
         self.serving()?;
-        self.single(attachment)?;
-        let wishes = annotations::parse(&add.annotations)?;
+        self.is_this_node(&add.nodename)?;
+        self.memory.note(&attachment.network, &add.ignored);
         let prefix = self.interface_prefix();
-        let workload = Workload::new(&self.node, &prefix, attachment, &timestamp())?;
+        let mut workload = Workload::new(&self.node, &prefix, attachment, &timestamp())?;
+        let wishes = annotations::parse(&self.annotations(add, &workload), Features::from(add))?;
+        let _guard = self.memory.adding(&workload.handle);
         if !workload.is_k8s() || add.policy_type != "k8s" {
             self.ensure_network_profile(&attachment.network, workload.is_k8s())
                 .await?;
         }
-        let (assigned, endpoint) = self.commit(add, &workload, &wishes).await?;
+        let (assigned, endpoint) = match self.commit(add, &mut workload, &wishes).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                if error.code == code::NO_ADDRESS {
+                    self.memory.exhausted(&error.msg);
+                }
+                return Err(error);
+            }
+        };
+        self.memory.has_room();
         let made = self
             .link(add, &workload, &endpoint, &assigned, netns, netlink)
             .await;
@@ -77,19 +83,27 @@ impl<S: Store> Pods<S> {
         }
     }
 
-    /// Addresses belong to the container, not to its interface: a second one would share the first one's.
-    fn single(&self, attachment: &Attachment) -> Result<(), CniError> {
-        let Some(other) = self.other_interface(attachment) else {
+    /// `nodename` of a configuration that was written for another node would put the pod's endpoint there.
+    fn is_this_node(&self, nodename: &str) -> Result<(), CniError> {
+        if nodename.is_empty() || nodename == self.node {
             return Ok(());
-        };
+        }
         Err(CniError::new(
             code::INVALID_CONFIG,
             format_args!(
-                "container {} has interface {other} already, and several interfaces of one container are not supported yet: give \
-                 {} to a pod of its own",
-                attachment.container_id, attachment.ifname
+                "network configuration: nodename {nodename:?} is not this node, {:?}: leave the key out, or install the \
+                 configuration that was made for this node",
+                self.node
             ),
         ))
+    }
+
+    /// What the runtime says, and under it what the endpoint of the pod's name has been given.
+    fn annotations(&self, add: &Add, workload: &Workload) -> BTreeMap<String, String> {
+        let known = self.known_endpoint(&workload.key);
+        let mut all = known.map_or_else(BTreeMap::new, |e| e.endpoint.metadata.annotations.clone());
+        all.extend(add.annotations.clone());
+        all
     }
 
     fn interface_prefix(&self) -> String {
@@ -105,10 +119,12 @@ impl<S: Store> Pods<S> {
     async fn commit(
         &self,
         add: &Add,
-        workload: &Workload,
+        workload: &mut Workload,
         wishes: &Annotations,
     ) -> Result<(Assigned, WorkloadEndpoint), CniError> {
+        let attachment = attachment(add.attachment.as_ref())?;
         let mut existing = self.known_endpoint(&workload.key);
+        let mut gave_way = false;
         for _ in 0..ATTEMPTS_MAX {
             let mac = mac(
                 add,
@@ -118,6 +134,16 @@ impl<S: Store> Pods<S> {
             )?;
             let endpoint = workload.endpoint(add, existing.as_ref().map(|e| e.endpoint.as_ref()), &mac);
             let endpoint = identified(endpoint);
+            if !wishes.unmanaged.is_empty() {
+                match self
+                    .put_unmanaged(workload, &endpoint, existing.as_ref(), wishes)
+                    .await?
+                {
+                    Some(committed) => return Ok(committed),
+                    None => existing = self.stored_endpoint(&workload.key).await?,
+                }
+                continue;
+            }
             let assign = Assign {
                 handle: workload.handle.clone(),
                 attributes: workload.attributes.clone(),
@@ -131,12 +157,23 @@ impl<S: Store> Pods<S> {
                     let endpoint = with_addresses(&endpoint, &assigned.addresses);
                     return Ok((assigned, endpoint));
                 }
+                Ok(assigned) if self.is_of_another(attachment, &assigned.addresses) => {
+                    // Another interface of the container joined the same network before.
+                    let [_, own] = handles(attachment);
+                    workload.handle = own;
+                }
                 Ok(assigned) => {
                     let endpoint = with_addresses(&endpoint, &assigned.addresses);
                     return self.again(assigned, endpoint, workload).await;
                 }
                 Err(IpamError::RiderConflict { found, .. }) => {
                     existing = found_endpoint(&workload.key, found.map(|kv| *kv))?
+                }
+                Err(IpamError::AddressInUse { holder, .. })
+                    if !gave_way && former(attachment, existing.as_ref()).contains(&holder) =>
+                {
+                    gave_way = true;
+                    self.free(holder).await?;
                 }
                 Err(error) => return Err(refusal(error)),
             }
@@ -145,6 +182,57 @@ impl<S: Store> Pods<S> {
             "others kept changing {}",
             workload.key
         )))
+    }
+
+    /// Whether addresses are those of another interface of the same container.
+    fn is_of_another(&self, attachment: &Attachment, addresses: &[IpAddr]) -> bool {
+        let others = self.addresses_of_others(attachment);
+        addresses.iter().any(|a| others.contains(a))
+    }
+
+    /// A pod that asks for its address again, in a new sandbox, before the old one was deleted: the old one gives way.
+    async fn free(&self, handle: String) -> Result<(), CniError> {
+        tracing::info!(
+            handle,
+            "address asked for again by the same pod, taken from its former container"
+        );
+        let release = Release {
+            target: ReleaseTarget::Handle(handle),
+            riders: Riders::default(),
+        };
+        self.ipam.release(release).await.map(drop).map_err(refusal)
+    }
+
+    /// `ipAddrsNoIpam`: the endpoint alone. `None` when somebody changed it meanwhile.
+    async fn put_unmanaged(
+        &self,
+        workload: &Workload,
+        endpoint: &WorkloadEndpoint,
+        existing: Option<&Existing>,
+        wishes: &Annotations,
+    ) -> Result<Option<(Assigned, WorkloadEndpoint)>, CniError> {
+        let endpoint = with_addresses(endpoint, &wishes.unmanaged);
+        let riders = put_endpoint(&workload.key, &endpoint, existing);
+        let put = Op::put(workload.key.path(), endpoint.encode());
+        let txn = Txn::when(riders.compares).then(vec![put]);
+        let reply = self.store.txn(txn).await.map_err(CniError::try_again)?;
+        let assigned = Assigned {
+            addresses: wishes.unmanaged.clone(),
+            revision: reply.revision,
+            fresh: true,
+        };
+        Ok(reply.succeeded.then_some((assigned, endpoint)))
+    }
+
+    async fn stored_endpoint(&self, key: &ResourceKey) -> Result<Option<Existing>, CniError> {
+        match self.client().get(key).await {
+            Ok(stored) => Ok(stored.object.downcast().map(|endpoint| Existing {
+                endpoint: endpoint.clone(),
+                revision: stored.revision,
+            })),
+            Err(ClientError::NotFound(_)) => Ok(None),
+            Err(error) => Err(CniError::try_again(error)),
+        }
     }
 
     /// The handle had its addresses before: an ADD whose answer was lost. The endpoint may be there, or may not.
@@ -195,7 +283,7 @@ impl<S: Store> Pods<S> {
         netlink: OwnedFd,
     ) -> Result<Attached, CniError> {
         let attachment = attachment(add.attachment.as_ref())?;
-        let mtu = mtu(add)?;
+        let mtu = self.mtu(add).await?;
         let invalid = |e: twill_felix::plan::NameError| CniError::new(code::INVALID_ENVIRONMENT, e);
         let spec = PodLink {
             host: workload.interface.parse().map_err(invalid)?,
@@ -204,19 +292,25 @@ impl<S: Store> Pods<S> {
             addresses: assigned.addresses.clone(),
             mtu,
         };
-        self.dataplane
+        let link = self
+            .dataplane
             .attach(spec, netns, netlink)
             .await
             .map_err(|e| CniError::new(code::IO, format_args!("{e:#}")))?;
+        let limit = policy_deadline(add);
         let waited = self
             .dataplane
-            .programmed(&workload.interface, assigned.revision, POLICY_DEADLINE)
+            .programmed(&workload.interface, assigned.revision, limit)
             .await;
         if let Err(error) = waited {
             self.detach(&workload.interface).await;
             return Err(CniError::try_again(format_args!("{error:#}")));
         }
-        Ok(attached(attachment, workload, endpoint, &assigned.addresses, mtu))
+        let mut answer = attached(attachment, workload, endpoint, &assigned.addresses, mtu);
+        if let Routing::Own(table) = link.routing {
+            answer.routes.iter_mut().for_each(|r| r.table = table);
+        }
+        Ok(answer)
     }
 
     fn known_endpoint(&self, key: &ResourceKey) -> Option<Existing> {
@@ -318,11 +412,12 @@ fn wants(add: &Add, wishes: &Annotations) -> Result<Vec<Want>, CniError> {
         family,
         pools: annotated.clone().unwrap_or_else(|| configured.to_vec()),
     };
+    let (v4, v6) = wishes.families.unwrap_or((add.assign_ipv4, add.assign_ipv6));
     let mut wants = Vec::new();
-    if add.assign_ipv4 {
+    if v4 {
         wants.push(any(Family::V4, &wishes.ipv4_pools, &add.ipv4_pools));
     }
-    if add.assign_ipv6 {
+    if v6 {
         wants.push(any(Family::V6, &wishes.ipv6_pools, &add.ipv6_pools));
     }
     if wants.is_empty() {
@@ -344,10 +439,18 @@ fn mac(
     let asked = wishes.mac.as_deref().unwrap_or(&add.requested_mac);
     if !asked.is_empty() {
         let invalid = |e| CniError::new(code::INVALID_CONFIG, format_args!("the MAC asked for: {e}"));
-        return asked
-            .parse::<twill_felix::plan::Mac>()
-            .map(|mac| mac.to_string())
-            .map_err(invalid);
+        let mac = asked.parse::<twill_felix::plan::Mac>().map_err(invalid)?;
+        return match mac.0 {
+            [0, 0, 0, 0, 0, 0] => Err(CniError::new(
+                code::INVALID_CONFIG,
+                "the MAC asked for is all zero",
+            )),
+            [first, ..] if first & 1 == 1 => Err(CniError::new(
+                code::INVALID_CONFIG,
+                format_args!("the MAC asked for, {mac}, is of a group: an interface needs one of its own"),
+            )),
+            _ => Ok(mac.to_string()),
+        };
     }
     let same = existing.filter(|e| e.spec.container_id == workload.container() && !e.spec.mac.is_empty());
     Ok(same.map_or_else(random_mac, |e| e.spec.mac.clone()))
@@ -359,15 +462,22 @@ fn random_mac() -> String {
     twill_felix::plan::Mac([a & 0xfe | 0x02, b, c, d, e, f]).to_string()
 }
 
-fn mtu(add: &Add) -> Result<u32, CniError> {
-    match add.mtu {
-        0 => Ok(MTU_DEFAULT),
-        mtu if MTU_RANGE.contains(&mtu) => Ok(mtu),
-        mtu => Err(CniError::new(
-            code::INVALID_CONFIG,
-            format_args!("mtu {mtu} is outside {MTU_RANGE:?}"),
-        )),
+fn policy_deadline(add: &Add) -> Duration {
+    match add.policy_timeout_secs {
+        0 => POLICY_DEADLINE,
+        secs => Duration::from_secs(secs.min(POLICY_SECS_MAX).into()),
     }
+}
+
+/// Handles of the container that an endpoint was made for before.
+fn former(attachment: &Attachment, existing: Option<&Existing>) -> Vec<String> {
+    let before = existing.map(|e| e.endpoint.spec.container_id.clone());
+    let before = before.filter(|id| !id.is_empty() && *id != attachment.container_id);
+    let as_then = |container_id| Attachment {
+        container_id,
+        ..attachment.clone()
+    };
+    before.map_or_else(Vec::new, |id| handles(&as_then(id)).to_vec())
 }
 
 fn attached(
@@ -389,7 +499,8 @@ fn attached(
         mtu,
         sandbox: a.netns.clone(),
     };
-    let gateway = |v4: bool| if v4 { GATEWAY_V4 } else { GATEWAY_V6 }.to_owned();
+    let [gateway_v4, gateway_v6] = GATEWAYS;
+    let gateway = |v4: bool| if v4 { gateway_v4 } else { gateway_v6 }.to_owned();
     let ip = |ip: &IpAddr| Ip {
         address: ipnet::IpNet::from(*ip).to_string(),
         gateway: gateway(ip.is_ipv4()),
@@ -398,6 +509,7 @@ fn attached(
     let route = |ip: &IpAddr| Route {
         dst: if ip.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.to_owned(),
         gw: gateway(ip.is_ipv4()),
+        table: 0,
     };
     Attached {
         interfaces: vec![host, pod],
@@ -493,14 +605,37 @@ mod tests {
     }
 
     #[test]
-    fn an_mtu_beyond_all_links_is_refused() {
-        let with = |mtu| Add {
-            mtu,
-            ..Add::default()
+    fn the_wait_for_policy_is_the_configurations_within_the_plugins_patience() {
+        let waits = |policy_timeout_secs| {
+            policy_deadline(&Add {
+                policy_timeout_secs,
+                ..Add::default()
+            })
         };
-        assert_eq!(mtu(&with(0)), Ok(MTU_DEFAULT));
-        assert_eq!(mtu(&with(9000)), Ok(9000));
-        assert_eq!(mtu(&with(70_000)).unwrap_err().code, code::INVALID_CONFIG);
+        assert_eq!(waits(0), POLICY_DEADLINE);
+        assert_eq!(waits(7), Duration::from_secs(7));
+        assert_eq!(waits(u32::MAX), Duration::from_secs(50));
+    }
+
+    #[test]
+    fn only_a_former_container_of_the_same_endpoint_gives_way() {
+        let attachment = Attachment {
+            container_id: "c2".into(),
+            ifname: "eth0".into(),
+            network: "n".into(),
+            ..Attachment::default()
+        };
+        let existing = |container: &str| {
+            let text = serde_json::json!({"kind": "WorkloadEndpoint", "apiVersion": "projectcalico.org/v3",
+                "metadata": {"name": "e", "namespace": "default"}, "spec": {"containerID": container}});
+            Existing {
+                endpoint: Arc::new(WorkloadEndpoint::decode(text.to_string().as_bytes()).unwrap()),
+                revision: 1,
+            }
+        };
+        assert_eq!(former(&attachment, Some(&existing("c1"))), ["n.c1", "n.c1.eth0"]);
+        assert!(former(&attachment, Some(&existing("c2"))).is_empty());
+        assert!(former(&attachment, None).is_empty());
     }
 
     #[test]

@@ -1,20 +1,26 @@
 //! DEL and GC: link, endpoint, addresses; what is gone already is fine.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use twill_datastore::{Compare, KeyValue, Op, Store, Txn};
 use twill_ipam::{Error as IpamError, Release, ReleaseTarget, Riders};
 use twill_model::resources::WorkloadEndpoint;
 use twill_model::{Kind, ResourceKey};
-use twill_proto::cni::{Attachment, Del, Gc};
+use twill_proto::cni::{Attachment, Del};
 
 use super::super::endpoint::Workload;
 use super::super::{CniError, code, spool};
-use super::{ATTEMPTS_MAX, Pods, attachment, refusal};
+use super::{ATTEMPTS_MAX, Pods, attachment, handles, refusal};
 
 /// How long a release may take before it goes to the spool.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a handle held when it was released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    Addresses,
+    Nothing,
+}
 
 impl<S: Store> Pods<S> {
     /// An ADD that failed after its commit: endpoint and addresses go together.
@@ -49,7 +55,6 @@ impl<S: Store> Pods<S> {
                 self.note(attachment, &error)
             };
         }
-        let handle = twill_model::names::handle_id(&attachment.network, &attachment.container_id);
         let ours = |e: &WorkloadEndpoint| {
             e.spec.container_id == attachment.container_id && e.spec.endpoint == attachment.ifname
         };
@@ -64,11 +69,8 @@ impl<S: Store> Pods<S> {
         for interface in interfaces {
             self.detach(&interface).await;
         }
-        if self.other_interface(attachment).is_some() {
-            // The addresses are that interface's: nothing was ever given to this one.
-            return Ok(());
-        }
-        let release = self.release(&handle, |(_, e)| ours(e));
+        self.memory.has_room();
+        let release = self.release_attachment(attachment, ours);
         let error = match tokio::time::timeout(RELEASE_DEADLINE, release).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error,
@@ -94,12 +96,32 @@ impl<S: Store> Pods<S> {
         })
     }
 
+    /// Releases what one interface of a container holds, and deletes its endpoint.
+    async fn release_attachment(
+        &self,
+        attachment: &Attachment,
+        ours: impl Fn(&WorkloadEndpoint) -> bool,
+    ) -> Result<(), CniError> {
+        let [shared, own] = handles(attachment);
+        let mut others = Vec::new();
+        for address in self.addresses_of_others(attachment) {
+            others.extend(self.holder_of(address).await?);
+        }
+        // What another interface of the container is on under the shared handle is not ours to free.
+        let first = if others.contains(&shared) { &own } else { &shared };
+        let released = self.release(first, |(_, e)| ours(e)).await?;
+        if released == Held::Nothing && *first == shared {
+            self.release(&own, |(_, e)| ours(e)).await?;
+        }
+        Ok(())
+    }
+
     /// Releases a handle and, in the same transaction, deletes the endpoint that `is_ours` picks.
     async fn release(
         &self,
         handle: &str,
         is_ours: impl Fn((ResourceKey, &WorkloadEndpoint)) -> bool,
-    ) -> Result<(), CniError> {
+    ) -> Result<Held, CniError> {
         let mut found: Option<(ResourceKey, u64)> = self.pick(&is_ours);
         for _ in 0..ATTEMPTS_MAX {
             let riders = match &found {
@@ -128,10 +150,11 @@ impl<S: Store> Pods<S> {
                         still_ours(&key, now, &is_ours)
                     };
                     if found.is_none() {
-                        return Ok(());
+                        return Ok(Held::Nothing);
                     }
                 }
-                (Ok(_), _) => return Ok(()),
+                (Ok(released), _) if released.addresses.is_empty() => return Ok(Held::Nothing),
+                (Ok(_), _) => return Ok(Held::Addresses),
                 (Err(IpamError::RiderConflict { found: now, .. }), Some((key, _))) => {
                     found = still_ours(&key, now.map(|kv| *kv), &is_ours)
                 }
@@ -155,47 +178,6 @@ impl<S: Store> Pods<S> {
                 let key = ResourceKey::namespaced(Kind::WorkloadEndpoint, namespace, name);
                 is_ours((key.clone(), endpoint)).then_some((key, u64::try_from(*revision).unwrap_or(0)))
             })
-    }
-
-    /// GC: every endpoint of this network on this node that is not in the list goes.
-    ///
-    /// # Errors
-    /// The first deletion that failed; the others were tried.
-    pub(in crate::cni) async fn gc(&self, gc: &Gc) -> Result<(), CniError> {
-        self.serving()?;
-        let valid: BTreeSet<(&str, &str)> = gc
-            .valid
-            .iter()
-            .map(|v| (v.container_id.as_str(), v.ifname.as_str()))
-            .collect();
-        let stale: Vec<(String, String)> = {
-            let fabric = self.fabric.read();
-            let endpoints = fabric
-                .own_endpoints
-                .values()
-                .map(|(e, _)| (e.spec.container_id.clone(), e.spec.endpoint.clone()));
-            endpoints
-                .filter(|(id, ifname)| !id.is_empty() && !valid.contains(&(id.as_str(), ifname.as_str())))
-                .collect()
-        };
-        let mut outcome = Ok(());
-        for (container_id, ifname) in stale {
-            tracing::info!(container = container_id, ifname, "collected");
-            let attachment = Attachment {
-                container_id,
-                ifname,
-                network: gc.network.clone(),
-                ..Attachment::default()
-            };
-            let deleted = self
-                .del(&Del {
-                    attachment: Some(attachment),
-                    replayed: true,
-                })
-                .await;
-            outcome = outcome.and(deleted);
-        }
-        outcome
     }
 }
 
