@@ -71,6 +71,21 @@ impl Plugin {
     /// # Errors
     /// When the plugin cannot be run or answers neither with a result nor with an error of the spec.
     pub fn exec(&self, verb: &str, node_netns: &str, pod: &Pod, netns: &str) -> Result<Answer> {
+        self.exec_as(verb, node_netns, pod, netns, IFNAME)
+    }
+
+    /// [`Plugin::exec`] for an interface of another name than `eth0`.
+    ///
+    /// # Errors
+    /// As [`Plugin::exec`].
+    pub fn exec_as(
+        &self,
+        verb: &str,
+        node_netns: &str,
+        pod: &Pod,
+        netns: &str,
+        ifname: &str,
+    ) -> Result<Answer> {
         let mut command = Command::new(&self.program);
         let directory = self.program.parent().unwrap_or(Path::new("/"));
         command
@@ -79,7 +94,7 @@ impl Plugin {
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", &pod.container_id)
             .env("CNI_NETNS", netns)
-            .env("CNI_IFNAME", IFNAME)
+            .env("CNI_IFNAME", ifname)
             .env("CNI_PATH", directory)
             .env("CNI_ARGS", arguments(pod));
         let input = serde_json::to_vec(&self.config_for(pod))?;

@@ -11,6 +11,7 @@ mod health;
 mod host;
 mod http;
 mod hub;
+mod install;
 mod metrics;
 mod register;
 mod socket;
@@ -41,6 +42,8 @@ enum Command {
     Run(Box<Flags>),
     /// Run the BGP speaker alone, as an ordinary BGP daemon.
     Bgp(SpeakerFlags),
+    /// Install the CNI plugin and its network configuration on this host, or remove them.
+    InstallCni(Box<install::Flags>),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(flags) => run(*flags),
         Command::Bgp(flags) => on_runtime(speaker::run(flags)),
+        Command::InstallCni(flags) => install::run(*flags),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,5 +11,6 @@ mod doors;
 mod faults;
 mod ipam;
 mod network;
+mod plugin;
 mod pods;
 mod racks;

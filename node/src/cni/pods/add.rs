@@ -59,6 +59,7 @@ impl<S: Store> Pods<S> {
             self.ensure_network_profile(&attachment.network, workload.is_k8s())
                 .await?;
         }
+        self.clear_former(&workload).await;
         let (assigned, endpoint) = match self.commit(add, &mut workload, &wishes).await {
             Ok(committed) => committed,
             Err(error) => {
@@ -104,6 +105,16 @@ impl<S: Store> Pods<S> {
         let mut all = known.map_or_else(BTreeMap::new, |e| e.endpoint.metadata.annotations.clone());
         all.extend(add.annotations.clone());
         all
+    }
+
+    /// The link of the same pod's former sandbox goes before the endpoint is written, so that the wait for the kernel is a
+    /// wait for the new link.
+    async fn clear_former(&self, workload: &Workload) {
+        let known = self.known_endpoint(&workload.key);
+        let former = known.filter(|e| e.endpoint.spec.container_id != workload.container());
+        if former.is_some() && crate::host::has_interface(&workload.interface) {
+            self.detach(&workload.interface).await;
+        }
     }
 
     fn interface_prefix(&self) -> String {

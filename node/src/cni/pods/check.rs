@@ -22,7 +22,7 @@ const CONVERGENCE: Duration = Duration::from_secs(5);
 
 impl<S: Store> Pods<S> {
     /// CHECK: everything that ADD made is as it was made, in the datastore, in IPAM and in the kernel on both sides of
-    /// the link; what is listed in `prevResult` counts where a chained plugin may have changed it (link-layer address, MTU).
+    /// the link; what is listed in `prevResult` counts where a chained plugin may have changed it (MTU, routes).
     ///
     /// # Errors
     /// Code 3: no such attachment. Code 101: what differs, all of it.
@@ -173,7 +173,8 @@ fn recorded(endpoint: &WorkloadEndpoint, check: &Check) -> Vec<String> {
     differs
 }
 
-/// The link as it should be: by the endpoint, and by the result where a later plugin may have changed it.
+/// The link as it should be: by the endpoint, and by the result where a later plugin may have changed it. The link-layer
+/// address is the endpoint's: the host has it as permanent neighbour, so that a plugin that changes it cuts the pod off.
 fn expected(endpoint: &WorkloadEndpoint, check: &Check) -> Result<Expected, CniError> {
     let broken = |e: twill_felix::plan::NameError| {
         CniError::new(
@@ -185,7 +186,6 @@ fn expected(endpoint: &WorkloadEndpoint, check: &Check) -> Result<Expected, CniE
         .interfaces
         .iter()
         .find(|i| i.name == endpoint.spec.endpoint && !i.sandbox.is_empty());
-    let mac = told.map(|i| i.mac.as_str()).filter(|mac| !mac.is_empty());
     let routes = check.routes.iter().filter_map(|r| {
         let (dst, gw): (IpNet, IpAddr) = (r.dst.parse().ok()?, r.gw.parse().ok()?);
         // Other routes were made by other plugins.
@@ -195,7 +195,7 @@ fn expected(endpoint: &WorkloadEndpoint, check: &Check) -> Result<Expected, CniE
         link: PodLink {
             host: endpoint.spec.interface_name.parse().map_err(broken)?,
             pod: endpoint.spec.endpoint.parse().map_err(broken)?,
-            mac: mac.unwrap_or(&endpoint.spec.mac).parse().map_err(broken)?,
+            mac: endpoint.spec.mac.parse().map_err(broken)?,
             mtu: told.map_or(0, |i| i.mtu),
             addresses: endpoint.spec.ip_networks.iter().map(|n| n.addr()).collect(),
         },
@@ -216,11 +216,11 @@ mod tests {
         WorkloadEndpoint::decode(text.to_string().as_bytes()).unwrap()
     }
 
-    fn interface(name: &str, mac: &str, sandbox: &str) -> Interface {
+    fn interface(name: &str, sandbox: &str) -> Interface {
         Interface {
             name: name.into(),
-            mac: mac.into(),
-            mtu: 0,
+            mac: "02:00:00:00:00:99".into(),
+            mtu: 1300,
             sandbox: sandbox.into(),
         }
     }
@@ -233,10 +233,7 @@ mod tests {
             table: 0,
         };
         let check = Check {
-            interfaces: vec![
-                interface("cali1", "", ""),
-                interface("eth0", "02:00:00:00:00:99", "/ns"),
-            ],
+            interfaces: vec![interface("cali1", ""), interface("eth0", "/ns")],
             routes: vec![
                 route("0.0.0.0/0", "169.254.1.1"),
                 route("10.9.0.0/16", "10.0.0.9"),
@@ -244,7 +241,8 @@ mod tests {
             ..Check::default()
         };
         let expected = expected(&endpoint(), &check).unwrap();
-        assert_eq!(expected.link.mac.to_string(), "02:00:00:00:00:99");
+        assert_eq!(expected.link.mac.to_string(), "02:00:00:00:00:01");
+        assert_eq!(expected.link.mtu, 1300);
         assert_eq!(
             expected.routes.len(),
             1,
@@ -257,7 +255,7 @@ mod tests {
     fn a_result_that_is_not_this_endpoints_differs() {
         let check = Check {
             ips: vec!["10.0.0.2/32".into()],
-            interfaces: vec![interface("cali2", "", "")],
+            interfaces: vec![interface("cali2", "")],
             ..Check::default()
         };
         let said = recorded(&endpoint(), &check).join("; ");
