@@ -15,6 +15,8 @@ use crate::error::{CniError, code};
 pub(crate) const STDIN_MAX: u64 = 1024 * 1024;
 /// Longest network name; it is part of an etcd key.
 const NETWORK_MAX: usize = 128;
+/// The key under which a runtime lists what stays.
+const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
 /// Longest version repeated in an answer.
 const VERSION_MAX: usize = 32;
 /// Where the daemon's socket is unless `run_dir` says otherwise.
@@ -305,10 +307,29 @@ fn decode(stdin: &[u8]) -> Result<(Map<String, Value>, RawConf), CniError> {
             format_args!("network configuration cannot be read: {e}"),
         )
     };
-    // Twice, because an error of the second kind then still has its line and column.
-    let raw = serde_json::from_slice(stdin).map_err(unreadable)?;
-    let object = serde_json::from_slice(stdin).map_err(unreadable)?;
+    let mut object: Map<String, Value> = serde_json::from_slice(stdin).map_err(unreadable)?;
+    // No attachment is valid, which is not the same as no list of them.
+    if let Some(list @ Value::Null) = object.get_mut(VALID_ATTACHMENTS) {
+        *list = Value::Array(Vec::new());
+    }
+    without_null(&mut object);
+    let raw = RawConf::deserialize(&object).map_err(unreadable)?;
     Ok((object, raw))
+}
+
+/// Runtimes in Go write null for an empty map or list. The JSON reader has bounded how deep this goes.
+fn without_null(object: &mut Map<String, Value>) {
+    object.retain(|_, value| !value.is_null());
+    for value in object.values_mut() {
+        match value {
+            Value::Object(inner) => without_null(inner),
+            Value::Array(list) => list
+                .iter_mut()
+                .filter_map(Value::as_object_mut)
+                .for_each(without_null),
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -352,6 +373,22 @@ mod tests {
             )),
             ["10.0.0.1", "fd00::1"]
         );
+    }
+
+    #[test]
+    fn what_a_runtime_in_go_writes_for_nothing_is_nothing() {
+        let conf = Conf::parse(
+            br#"{"cniVersion":"1.1.0","name":"n","ipam":{"ipv4_pools":null},"prevResult":{"ips":null,"interfaces":[{"mac":null}]},
+                "runtimeConfig":{"io.kubernetes.cri.pod-annotations":null,"dns":{"servers":null}},
+                "cni.dev/valid-attachments":null}"#,
+        )
+        .unwrap();
+        assert!(conf.annotations().is_empty() && conf.raw.ipam.ipv4_pools.is_empty());
+        assert_eq!(
+            conf.raw.prev_result.unwrap(),
+            serde_json::json!({"interfaces": [{}]})
+        );
+        assert_eq!(conf.raw.valid_attachments.map(|v| v.len()), Some(0));
     }
 
     #[test]

@@ -181,7 +181,11 @@ impl Lab {
         Ok(Plugin::twill(self.bin("twill")?, &self.run_dir(node)))
     }
 
-    fn apply_profiles(&mut self, node: &str, namespace: &str) -> Result<()> {
+    /// Applies the Profiles that a controller makes for a Kubernetes namespace, once.
+    ///
+    /// # Errors
+    /// When `twillctl` refuses.
+    pub fn apply_profiles(&mut self, node: &str, namespace: &str) -> Result<()> {
         if self.state.profiles.contains(namespace) {
             return Ok(());
         }

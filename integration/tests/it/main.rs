@@ -6,6 +6,7 @@ mod arrows;
 mod cli;
 mod closed;
 mod common;
+mod containerd;
 mod demo;
 mod doors;
 mod faults;

@@ -180,6 +180,7 @@ fn two_networks_and_one_network_twice_are_interfaces_of_their_own_and_go_one_by_
     let name = Name::new();
     let mut scene = nodes(&name);
     let lab = scene.lab_mut().unwrap();
+    lab.apply_profiles("n1", "demo").unwrap();
     apply(lab, &pool("storage", "10.245.0.0/24", false));
     let db = pod(lab, "demo/db");
     let client = pod(lab, "demo/client");

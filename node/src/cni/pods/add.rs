@@ -64,7 +64,8 @@ impl<S: Store> Pods<S> {
             Ok(committed) => committed,
             Err(error) => {
                 if error.code == code::NO_ADDRESS {
-                    self.memory.exhausted(&error.msg);
+                    let pools = self.fabric.read().pools.clone();
+                    self.memory.exhausted(&error.msg, pools);
                 }
                 return Err(error);
             }

@@ -135,14 +135,11 @@ impl<S: Store> Pods<S> {
         }
         self.serving()
             .map_err(|e| CniError::new(code::NOT_AVAILABLE, e.msg))?;
-        let no_pool = {
-            let fabric = self.fabric.read();
-            fabric.pools.values().all(|pool| pool.spec.disabled)
-        };
-        let why = if no_pool {
+        let fabric = self.fabric.read();
+        let why = if fabric.pools.values().all(|pool| pool.spec.disabled) {
             Some("there is no enabled IPPool to take addresses from: create one".to_owned())
         } else {
-            self.memory.is_exhausted()
+            self.memory.is_exhausted(&fabric.pools)
         };
         why.map_or(Ok(()), |why| Err(CniError::new(code::NOT_AVAILABLE, why)))
     }

@@ -1,8 +1,10 @@
 //! What is remembered between requests; all of it may be lost.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use twill_model::resources::IpPool;
 
 use super::mtu::Uplink;
 
@@ -11,12 +13,23 @@ const NOTED_MAX: usize = 256;
 /// How long STATUS repeats that there was no address: pods that end meanwhile may free one without our hearing of it.
 const EXHAUSTED_REMEMBERED: Duration = Duration::from_secs(30);
 
+/// The pools by name; a changed one is another `Arc`.
+type Pools = BTreeMap<String, Arc<IpPool>>;
+
+/// An ADD that found no address.
+#[derive(Clone, Debug)]
+struct Exhausted {
+    at: Instant,
+    why: String,
+    pools: Pools,
+}
+
 /// Shared by all requests.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     pub(super) uplink: Uplink,
     noted: Mutex<BTreeSet<String>>,
-    exhausted: Mutex<Option<(Instant, String)>>,
+    exhausted: Mutex<Option<Exhausted>>,
     /// Handles of ADDs under way, which a garbage collection must not touch.
     adding: Mutex<BTreeSet<String>>,
 }
@@ -33,8 +46,12 @@ impl Memory {
     }
 
     /// An ADD found no address.
-    pub(super) fn exhausted(&self, why: &str) {
-        *lock(&self.exhausted) = Some((Instant::now(), why.to_owned()));
+    pub(super) fn exhausted(&self, why: &str, pools: Pools) {
+        *lock(&self.exhausted) = Some(Exhausted {
+            at: Instant::now(),
+            why: why.to_owned(),
+            pools,
+        });
     }
 
     /// An address was given or freed.
@@ -42,11 +59,12 @@ impl Memory {
         *lock(&self.exhausted) = None;
     }
 
-    /// Why the last ADD found no address, if that is recent.
-    pub(super) fn is_exhausted(&self) -> Option<String> {
-        let last = lock(&self.exhausted).clone();
-        last.filter(|(at, _)| at.elapsed() < EXHAUSTED_REMEMBERED)
-            .map(|(_, why)| why)
+    /// Why the last ADD found no address, if that is recent and the pools still are those of then.
+    pub(super) fn is_exhausted(&self, pools: &Pools) -> Option<String> {
+        let last = lock(&self.exhausted).clone()?;
+        let same = |((a, one), (b, other)): ((&String, &Arc<IpPool>), _)| a == b && Arc::ptr_eq(one, other);
+        let unchanged = last.pools.len() == pools.len() && last.pools.iter().zip(pools).all(same);
+        (unchanged && last.at.elapsed() < EXHAUSTED_REMEMBERED).then_some(last.why)
     }
 
     /// Keeps a handle from garbage collection until the guard goes.
@@ -95,13 +113,18 @@ mod tests {
     }
 
     #[test]
-    fn want_of_addresses_is_remembered_until_there_is_room() {
+    fn want_of_addresses_is_remembered_until_there_is_room_or_another_pool() {
         let memory = Memory::default();
-        assert_eq!(memory.is_exhausted(), None);
-        memory.exhausted("full");
-        assert_eq!(memory.is_exhausted().as_deref(), Some("full"));
+        let text = br#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"p"},"spec":{"cidr":"10.0.0.0/24"}}"#;
+        let pools = || Pools::from([("p".to_owned(), Arc::new(IpPool::decode(text).unwrap()))]);
+        let then = pools();
+        assert_eq!(memory.is_exhausted(&then), None);
+        memory.exhausted("full", then.clone());
+        assert_eq!(memory.is_exhausted(&then).as_deref(), Some("full"));
+        assert_eq!(memory.is_exhausted(&pools()), None, "a pool was changed");
+        assert_eq!(memory.is_exhausted(&Pools::new()), None);
         memory.has_room();
-        assert_eq!(memory.is_exhausted(), None);
+        assert_eq!(memory.is_exhausted(&then), None);
     }
 
     #[test]
