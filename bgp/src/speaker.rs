@@ -15,6 +15,7 @@ mod group;
 mod import;
 mod nexthop;
 mod originate;
+mod paths;
 mod peers;
 mod plane;
 mod restart;

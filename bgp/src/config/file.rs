@@ -2,15 +2,19 @@
 //! line, column and key. Its defaults are those of a daemon under an operator's hand: both policies accept, no prefix limit,
 //! no penalty after errors.
 
+mod policy;
+
 use super::{
-    Config, ConfigError, GracefulRestart, NextHopMode, Origination, PeerConfig, RANGE_PEERS_MAX, RangeConfig,
-    Secret, Timers,
+    AddPath, Config, ConfigError, GracefulRestart, LocalAs, NextHopMode, Origination, PeerConfig,
+    RANGE_PEERS_MAX, RangeConfig, RemovePrivate, Secret, Timers,
 };
 use crate::family::{Families, Family};
+use crate::policy::Policy;
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest file: room for [`super::PEERS_MAX`] peers with every key.
@@ -61,6 +65,14 @@ pub enum FileError {
         /// What is wrong.
         what: &'static str,
     },
+    /// An entry of `policies` that cannot be one.
+    #[error("policies.{name}: {what}")]
+    Policy {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        what: crate::wire::community::InvalidCommunity,
+    },
     /// More than [`NETWORKS_MAX`] networks.
     #[error("networks: {0} prefixes, {NETWORKS_MAX} are possible")]
     TooManyNetworks(usize),
@@ -85,6 +97,47 @@ struct Document {
     defaults: Defaults,
     #[serde(default)]
     peers: Vec<Peer>,
+    #[serde(default)]
+    policies: BTreeMap<String, policy::PolicyEntry>,
+    #[serde(default)]
+    graceful_shutdown: bool,
+    multipath: Option<Multipath>,
+}
+
+/// Equal paths for the FIB.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Multipath {
+    max_paths: Option<u8>,
+    relax_as_path: Option<bool>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddPathEntry {
+    #[serde(default)]
+    receive: bool,
+    #[serde(default)]
+    send: u8,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LocalAsEntry {
+    as_number: u32,
+    #[serde(default)]
+    prepend_received: bool,
+    #[serde(default)]
+    replace: bool,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RemovePrivateName {
+    #[default]
+    Never,
+    All,
+    Replace,
 }
 
 #[derive(Deserialize)]
@@ -160,6 +213,25 @@ struct Peer {
     #[serde(default)]
     allow_own_as: u8,
     enforce_first_as: Option<bool>,
+    max_prefixes_warn_percent: Option<u8>,
+    max_prefixes_restart: Option<u16>,
+    delay_open: Option<u16>,
+    long_lived_time: Option<u32>,
+    add_path: Option<AddPathEntry>,
+    extended_messages: Option<bool>,
+    extended_next_hop: Option<bool>,
+    local_as: Option<LocalAsEntry>,
+    #[serde(default)]
+    as_override: bool,
+    #[serde(default)]
+    remove_private: RemovePrivateName,
+    #[serde(default)]
+    graceful_shutdown: bool,
+    honour_graceful_shutdown: Option<bool>,
+    interface: Option<String>,
+    shutdown: Option<String>,
+    import: Option<String>,
+    export: Option<String>,
 }
 
 fn everywhere() -> Vec<Listen> {
@@ -215,6 +287,12 @@ impl Document {
             .map(|l| SocketAddr::new(l.address, l.port))
             .collect();
         config.cluster_id = self.route_reflector.map(|r| r.cluster_id);
+        config.graceful_shutdown = self.graceful_shutdown;
+        if let Some(multipath) = self.multipath {
+            config.paths_max = multipath.max_paths.unwrap_or(config.paths_max);
+            config.multipath_relaxed = multipath.relax_as_path.unwrap_or(config.multipath_relaxed);
+        }
+        let policies = policies(self.policies)?;
         for (place, peer) in self.peers.into_iter().enumerate() {
             let who = match (peer.address, peer.range) {
                 (Some(address), _) => format!(" ({address})"),
@@ -222,6 +300,13 @@ impl Document {
                 (None, None) => String::new(),
             };
             let refused = |what| FileError::Peer { place, who, what };
+            let known = |name: &Option<String>| match name {
+                Some(name) => policies.get(name).map(Arc::clone),
+                None => Some(Policy::accept_all()),
+            };
+            let (Some(import), Some(export)) = (known(&peer.import), known(&peer.export)) else {
+                return Err(refused("import or export names no entry of policies"));
+            };
             match (peer.address, peer.range) {
                 (Some(address), None) => {
                     if peer.max_peers.is_some() {
@@ -229,6 +314,7 @@ impl Document {
                     }
                     let mut entry = peer.entry(address, &self.defaults, &config.listen);
                     entry.passive = peer.passive.unwrap_or(false);
+                    (entry.import, entry.export) = (import, export);
                     config.peers.push(entry);
                 }
                 (None, Some(net)) => {
@@ -241,6 +327,8 @@ impl Document {
                     range.peers_max = peer.max_peers.unwrap_or(RANGE_PEERS_MAX);
                     range.template = PeerConfig {
                         passive: true,
+                        import,
+                        export,
                         ..peer.entry(range.template.address, &self.defaults, &config.listen)
                     };
                     config.ranges.push(range);
@@ -289,11 +377,13 @@ impl Peer {
                 hold_secs: self.hold_time.unwrap_or(defaults.hold_time),
                 connect_retry: secs(self.connect_retry.unwrap_or(defaults.connect_retry)),
                 send_hold: self.send_hold_time.map(secs),
+                delay_open: self.delay_open.map(secs),
                 ..Timers::default()
             },
             graceful_restart: GracefulRestart {
                 enabled: self.graceful_restart.unwrap_or(defaults.graceful_restart),
                 restart_secs: self.restart_time.unwrap_or(defaults.restart_time),
+                long_lived_secs: self.long_lived_time,
                 ..GracefulRestart::default()
             },
             route_reflector_client: self.route_reflector_client,
@@ -308,9 +398,51 @@ impl Peer {
             idle_hold: false,
             password: self.password.clone().map(Secret),
             ttl_security_hops: self.ttl_security_hops,
+            prefixes_warn_percent: self.max_prefixes_warn_percent.unwrap_or(80),
+            prefixes_restart: self.max_prefixes_restart.map(secs),
+            add_path: self.add_path(defaults),
+            extended_messages: self.extended_messages.unwrap_or(true),
+            extended_next_hop: self.extended_next_hop.unwrap_or(true),
+            local_as: self.local_as.map(|l| LocalAs {
+                asn: l.as_number,
+                prepend_received: l.prepend_received,
+                replace: l.replace,
+            }),
+            as_override: self.as_override,
+            remove_private: match self.remove_private {
+                RemovePrivateName::Never => RemovePrivate::Never,
+                RemovePrivateName::All => RemovePrivate::All,
+                RemovePrivateName::Replace => RemovePrivate::Replace,
+            },
+            graceful_shutdown: self.graceful_shutdown,
+            honour_graceful_shutdown: self.honour_graceful_shutdown.unwrap_or(true),
+            interface: self.interface.clone(),
+            shutdown: self.shutdown.clone(),
             ..PeerConfig::new(address, self.as_number)
         }
     }
+}
+
+impl Peer {
+    /// In all families of the session.
+    fn add_path(&self, defaults: &Defaults) -> AddPath {
+        let all = families(self.families.as_ref().unwrap_or(&defaults.families));
+        self.add_path.map_or_else(AddPath::default, |a| AddPath {
+            receive: if a.receive { all } else { Families::NONE },
+            send: if a.send > 0 { all } else { Families::NONE },
+            send_max: a.send,
+        })
+    }
+}
+
+fn policies(
+    entries: BTreeMap<String, policy::PolicyEntry>,
+) -> Result<BTreeMap<String, Arc<Policy>>, FileError> {
+    let read = |(name, entry): (String, policy::PolicyEntry)| match entry.policy() {
+        Ok(policy) => Ok((name, policy)),
+        Err(what) => Err(FileError::Policy { name, what }),
+    };
+    entries.into_iter().map(read).collect()
 }
 
 fn families(names: &[FamilyName]) -> Families {

@@ -157,6 +157,12 @@ pub fn best(paths: &[Path], attrs: &AttrTable, sources: &Sources) -> Option<usiz
         .map(|(i, _)| i)
 }
 
+/// All eligible paths, the best first, then what would be best without it, and so on.
+pub fn ranked(paths: &[Path], attrs: &AttrTable, sources: &Sources) -> impl Iterator<Item = Path> {
+    let mut left: Vec<Path> = paths.iter().filter(|p| p.eligible()).copied().collect();
+    std::iter::from_fn(move || best(&left, attrs, sources).map(|place| left.swap_remove(place)))
+}
+
 /// The step at which `path` loses to the best of `paths`, which stands first.
 #[must_use]
 pub fn step(path: &Path, paths: &[Path], attrs: &AttrTable, sources: &Sources) -> Step {

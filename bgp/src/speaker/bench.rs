@@ -47,6 +47,11 @@ impl Route {
         }
     }
 
+    pub(super) fn id(mut self, path_id: u32) -> Self {
+        self.path_id = path_id;
+        self
+    }
+
     pub(super) fn communities(self, communities: &[u32]) -> Self {
         if communities.is_empty() {
             return self;
@@ -355,7 +360,10 @@ impl Bench {
             Output::Send { peer, session, batch } => {
                 self.speaker.sent(peer, session);
                 let of = self.address(peer);
-                self.take(of, &batch.parts.concat());
+                // What was meant for an earlier session finds no connection any more.
+                if self.peers[&of].session.as_ref().is_some_and(|s| s.id == session) {
+                    self.take(of, &batch.parts.concat());
+                }
             }
             Output::Warning(_, what) => self.warnings.push(what),
             Output::Reset(peer, notification) => self.resets.push((self.address(peer), notification)),

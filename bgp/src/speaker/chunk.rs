@@ -8,7 +8,9 @@ use crate::prefix::Prefix;
 use crate::rib::PeerId;
 use crate::wire::attr::{Attr, OPTIONAL, code};
 use crate::wire::header::{HEADER_LEN, MessageType, message};
+use crate::wire::nlri::{Nlri, PathIds};
 use bytes::Bytes;
+use std::iter::Peekable;
 use std::net::IpAddr;
 
 /// Octets of an UPDATE without attributes and NLRI: header and the two length fields.
@@ -36,15 +38,31 @@ pub(super) struct Packer {
     octets: Vec<u8>,
     spans: Vec<Span>,
     message_max: usize,
+    ids: PathIds,
 }
 
 impl Packer {
-    /// For peers that take messages up to this length.
-    pub(super) const fn new(message_max: usize) -> Self {
+    /// For peers that take messages up to this length, with path identifiers or without.
+    pub(super) const fn new(message_max: usize, ids: PathIds) -> Self {
         Self {
             octets: Vec::new(),
             spans: Vec::new(),
             message_max,
+            ids,
+        }
+    }
+
+    /// As many of the prefixes as fit.
+    fn fill<P: Prefix>(
+        &self,
+        room: usize,
+        prefixes: &mut Peekable<impl Iterator<Item = Nlri<P>>>,
+        nlri: &mut Vec<u8>,
+    ) {
+        nlri.clear();
+        let octets = |n: &Nlri<P>| self.ids.octets() + 1 + crate::prefix::octets(n.prefix.bits());
+        while let Some(next) = prefixes.next_if(|n| nlri.len() + octets(n) <= room || nlri.is_empty()) {
+            next.encode(self.ids, nlri);
         }
     }
 
@@ -75,34 +93,28 @@ impl Packer {
         &mut self,
         audience: Audience,
         exported: &Exported,
-        prefixes: impl Iterator<Item = P>,
+        prefixes: impl Iterator<Item = Nlri<P>>,
     ) {
         let room = room(P::FAMILY, exported, self.message_max);
         let mut prefixes = prefixes.peekable();
         let mut nlri = Vec::with_capacity(256);
         while prefixes.peek().is_some() {
-            nlri.clear();
-            while let Some(prefix) = prefixes
-                .next_if(|p| nlri.len() + 1 + crate::prefix::octets(p.bits()) <= room || nlri.is_empty())
-            {
-                prefix.encode(&mut nlri);
-            }
+            self.fill(room, &mut prefixes, &mut nlri);
             self.update(audience, |out| reach::<P>(exported, &nlri, out));
         }
     }
 
     /// UPDATEs that withdraw all these prefixes.
-    pub(super) fn withdraw<P: Prefix>(&mut self, audience: Audience, prefixes: impl Iterator<Item = P>) {
+    pub(super) fn withdraw<P: Prefix>(
+        &mut self,
+        audience: Audience,
+        prefixes: impl Iterator<Item = Nlri<P>>,
+    ) {
         let room = self.message_max - UPDATE_FIXED - 8;
         let mut prefixes = prefixes.peekable();
         let mut nlri = Vec::with_capacity(256);
         while prefixes.peek().is_some() {
-            nlri.clear();
-            while let Some(prefix) =
-                prefixes.next_if(|p| nlri.len() + 1 + crate::prefix::octets(p.bits()) <= room)
-            {
-                prefix.encode(&mut nlri);
-            }
+            self.fill(room, &mut prefixes, &mut nlri);
             self.update(audience, |out| unreach(P::FAMILY, &nlri, out));
         }
     }

@@ -2,6 +2,7 @@
 //! RFC 6793 section 4.2.2), the same for all peers of an export group.
 
 use crate::config::{Config, LocalAs, NextHopMode, PeerConfig, RemovePrivate};
+use crate::family::PerFamily;
 use crate::fsm::Session;
 use crate::policy::{Changes, LOCAL_PREF_DEFAULT, LearnedFrom, NextHop, Policy, SessionType};
 use crate::rib::PathSource;
@@ -30,6 +31,8 @@ pub(super) struct ExportKey {
     /// The peer, where what is forwarded back to its link is not announced to it.
     pub(super) horizon: Option<IpAddr>,
     pub(super) policy: Arc<Policy>,
+    /// How many paths a destination may have (RFC 7911); 0 without add-path.
+    pub(super) add_path: PerFamily<u8>,
     /// The longest message that the peer takes.
     pub(super) message_max: usize,
     /// IPv4 routes may have IPv6 next hops (RFC 8950).
@@ -75,6 +78,13 @@ impl ExportKey {
             horizon: (external && own.track_next_hops && config.next_hop == NextHopMode::Auto)
                 .then_some(config.address),
             policy: Arc::clone(&config.export),
+            add_path: PerFamily::from_fn(|f| {
+                if session.add_path_out.has(f) {
+                    config.add_path.send_max
+                } else {
+                    0
+                }
+            }),
             message_max: session.message_max,
             extended_next_hop: session.extended_next_hop,
             long_lived: session.long_lived.is_some(),

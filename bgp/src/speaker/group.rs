@@ -3,6 +3,7 @@
 
 use super::export::ExportKey;
 use crate::rib::{DestId, DirtySet, PeerId};
+use hashbrown::HashMap;
 use std::time::{Duration, Instant};
 
 /// Batches that may be on their way to a peer's socket; then it counts as slow.
@@ -22,6 +23,17 @@ pub(super) struct Member {
     pub(super) end_of_refresh: bool,
 }
 
+/// One path that a group was sent for a destination, where it is sent several (RFC 7911).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SentPath {
+    /// The path identifier that we gave it.
+    pub(super) id: u32,
+    /// Whose path it is.
+    pub(super) source: PeerId,
+    /// Stands for what was said; 0 is nothing that could be said.
+    pub(super) said: u64,
+}
+
 /// Peers that are sent the same.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -29,6 +41,10 @@ pub(super) struct Group {
     pub(super) members: Vec<Member>,
     /// By destination: the peer whose path the group was sent, or [`NONE`].
     advertised: Vec<u16>,
+    /// How many paths a destination may have; 0 without add-path, where it has one.
+    pub(super) paths_max: u8,
+    /// By destination: what the group was sent, with add-path.
+    paths: HashMap<DestId, Vec<SentPath>>,
     pub(super) dirty: DirtySet,
     /// The next destination of a walk over the whole table; `None` once it is done.
     pub(super) walk: Option<u32>,
@@ -37,11 +53,13 @@ pub(super) struct Group {
 
 impl Group {
     /// A group of one that has been sent nothing and shall see everything.
-    pub(super) fn new(key: ExportKey, member: Member) -> Self {
+    pub(super) fn new(key: ExportKey, member: Member, paths_max: u8) -> Self {
         Self {
             key,
             members: vec![member],
             advertised: Vec::new(),
+            paths_max,
+            paths: HashMap::new(),
             dirty: DirtySet::default(),
             walk: Some(0),
             blocked_since: None,
@@ -54,6 +72,8 @@ impl Group {
             key: self.key.clone(),
             members: vec![member],
             advertised: self.advertised.clone(),
+            paths_max: self.paths_max,
+            paths: self.paths.clone(),
             dirty: self.dirty.clone(),
             walk: self.walk,
             blocked_since: None,
@@ -84,9 +104,33 @@ impl Group {
         }
     }
 
+    /// The paths sent for a destination, with add-path.
+    pub(super) fn sent_paths(&self, id: DestId) -> &[SentPath] {
+        self.paths.get(&id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Replaces the paths sent for a destination; those before come back.
+    pub(super) fn set_paths(&mut self, id: DestId, paths: Vec<SentPath>) -> Vec<SentPath> {
+        if paths.is_empty() {
+            self.paths.remove(&id)
+        } else {
+            self.paths.insert(id, paths)
+        }
+        .unwrap_or_default()
+    }
+
+    /// Everything is to be said again.
+    pub(super) fn start_over(&mut self) {
+        self.walk = Some(0);
+        self.dirty = DirtySet::default();
+        for sent in self.paths.values_mut().flatten() {
+            sent.said = 0;
+        }
+    }
+
     /// Whether the group still needs the destination.
     pub(super) fn holds(&self, id: DestId) -> bool {
-        self.source(id).is_some() || self.dirty.has(id)
+        self.source(id).is_some() || self.paths.contains_key(&id) || self.dirty.has(id)
     }
 
     /// A destination has changed. What the walk will still see need not wait.
@@ -117,21 +161,27 @@ impl Group {
 
     /// Nothing has been sent yet.
     pub(super) fn is_fresh(&self) -> bool {
-        self.walk == Some(0) && self.advertised.is_empty() && self.dirty.is_empty()
+        self.walk == Some(0) && self.advertised.is_empty() && self.paths.is_empty() && self.dirty.is_empty()
     }
 
     /// Both are at the start of a walk and have been sent the same.
     pub(super) fn starts_like(&self, other: &Self) -> bool {
         let starts = |g: &Self| g.walk == Some(0) && g.dirty.is_empty();
-        starts(self) && starts(other) && self.key == other.key && self.advertised == other.advertised
+        starts(self)
+            && starts(other)
+            && self.key == other.key
+            && self.advertised == other.advertised
+            && self.paths == other.paths
     }
 
-    /// How many destinations the group was sent, all and by source.
-    pub(super) fn counts(&self) -> (u64, hashbrown::HashMap<PeerId, u64>) {
-        let (mut all, mut by_source) = (0, hashbrown::HashMap::new());
-        for source in self.advertised.iter().filter(|s| **s != NONE) {
+    /// How many paths the group was sent, all and by source.
+    pub(super) fn counts(&self) -> (u64, HashMap<PeerId, u64>) {
+        let (mut all, mut by_source) = (0, HashMap::new());
+        let single = self.advertised.iter().filter(|s| **s != NONE).map(|s| PeerId(*s));
+        let several = self.paths.values().flatten().map(|p| p.source);
+        for source in single.chain(several) {
             all += 1;
-            *by_source.entry(PeerId(*source)).or_default() += 1;
+            *by_source.entry(source).or_default() += 1;
         }
         (all, by_source)
     }

@@ -37,6 +37,9 @@ impl<P: Prefix> Plane<P> {
         let raw = shared.attrs.intern(Arc::clone(set));
         let mut unreachable = (raw, shared.next_hops.used(set));
         let mut imported = Imported::new();
+        if let Some(slot) = shared.peer_mut(peer) {
+            nlri.iter().for_each(|n| slot.path_numbers.learn(n.path_id));
+        }
         for Nlri { prefix, path_id } in nlri {
             let (attr, flag) = inbound.import(shared, *prefix, set, raw, &mut imported);
             shared.attrs.hold(attr);

@@ -2,6 +2,7 @@
 
 use super::core::{Batch, Output, PeerChange, Shared, Speaker, on_plane};
 use super::export::ExportKey;
+use super::paths::PathNumbers;
 use super::restart::{Kept, Stale};
 use crate::config::{Config, ConfigError, PEERS_MAX, PeerConfig};
 use crate::family::{Family, PerFamily};
@@ -21,6 +22,8 @@ pub(super) struct PeerSlot {
     /// It has no entry of its own: it came from a range.
     pub(super) dynamic: bool,
     pub(super) session: Option<Session>,
+    /// Numbers of the path identifiers that it has sent (RFC 7911).
+    pub(super) path_numbers: PathNumbers,
     /// Batches handed over and not yet taken by the socket.
     pub(super) in_flight: u32,
     pub(super) counts: PerFamily<PrefixCounts>,
@@ -42,6 +45,7 @@ impl PeerSlot {
             config,
             dynamic,
             session: None,
+            path_numbers: PathNumbers::default(),
             in_flight: 0,
             counts: PerFamily::default(),
             stale: PerFamily::default(),

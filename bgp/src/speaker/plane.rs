@@ -8,9 +8,9 @@ use super::group::{Group, Member, SPLIT_AFTER, WINDOW};
 use crate::policy::{Candidate, Changes, Judgement, Verdict};
 use crate::prefix::Prefix;
 use crate::rib::{AttrId, DestId, Path, PeerId, Table};
-use crate::wire::RouteRefresh;
 use crate::wire::attr::NEVER_STALE;
 use crate::wire::community::LLGR_STALE;
+use crate::wire::{Nlri, RouteRefresh};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,11 +51,11 @@ impl<P> Default for Plane<P> {
 }
 
 /// What is announced in one chunk with the same attributes.
-struct Bucket {
+pub(super) struct Bucket {
     exported: Option<Exported>,
     source: PeerId,
     /// The member that is the next hop: nobody is sent himself (RFC 4271 section 5.1.3).
-    owner: Option<PeerId>,
+    pub(super) owner: Option<PeerId>,
     head: u32,
     tail: u32,
 }
@@ -66,13 +66,13 @@ const END: u32 = u32::MAX;
 type BucketKey = (AttrId, PeerId, Judgement);
 
 /// What a slice of a group's work has gathered.
-struct Chunk<P> {
+pub(super) struct Chunk<P> {
     last: Option<(BucketKey, u32)>,
     index: HashMap<BucketKey, u32>,
-    buckets: Vec<Bucket>,
-    entries: Vec<(P, u32)>,
-    withdrawn: Vec<(Option<PeerId>, P)>,
-    withdrawn_only: Vec<(PeerId, P)>,
+    pub(super) buckets: Vec<Bucket>,
+    entries: Vec<(Nlri<P>, u32)>,
+    pub(super) withdrawn: Vec<(Option<PeerId>, Nlri<P>)>,
+    pub(super) withdrawn_only: Vec<(PeerId, Nlri<P>)>,
 }
 
 impl<P> Default for Chunk<P> {
@@ -99,6 +99,8 @@ impl<P: Prefix> Plane<P> {
         if let Some(fib) = &mut self.fib {
             fib.mark(id);
         }
+        let several = self.groups.iter_mut().filter(|g| g.paths_max > 0);
+        several.for_each(|g| g.mark(id));
     }
 
     /// Frees a destination that nobody needs any more.
@@ -119,7 +121,10 @@ impl<P: Prefix> Plane<P> {
         };
         match self.groups.iter_mut().find(|g| g.is_fresh() && g.key == key) {
             Some(group) => group.members.push(member),
-            None => self.groups.push(Group::new(key, member)),
+            None => {
+                let paths_max = *key.add_path.at(P::FAMILY);
+                self.groups.push(Group::new(key, member, paths_max));
+            }
         }
     }
 
@@ -160,8 +165,7 @@ impl<P: Prefix> Plane<P> {
             ..member
         });
         alone.key = key;
-        alone.walk = Some(0);
-        alone.dirty = crate::rib::DirtySet::default();
+        alone.start_over();
         self.leave(peer);
         // Peers whose policy changes alike start over together.
         match self.groups.iter_mut().find(|g| g.starts_like(&alone)) {
@@ -291,13 +295,18 @@ impl<P: Prefix> Plane<P> {
         let Some(group) = self.groups.get_mut(place) else {
             return false;
         };
-        let mut packer = Packer::new(group.key.message_max);
+        let mut packer = Packer::new(group.key.message_max, group.path_ids());
         while looked < CHUNK_DESTS && chunk.octets() < CHUNK_OCTETS {
             let Some(id) = group.next(self.table.end()) else {
                 break;
             };
             looked += 1;
-            if chunk.look(group, &self.table, shared, id) {
+            let emptied_now = if group.paths_max > 0 {
+                chunk.look_at_paths(group, &self.table, shared, id)
+            } else {
+                chunk.look(group, &self.table, shared, id)
+            };
+            if emptied_now {
                 emptied.push(id);
             }
         }
@@ -378,6 +387,7 @@ impl<P: Prefix> Chunk<P> {
         let Some(prefix) = table.prefix(id) else {
             return false;
         };
+        let nlri = Nlri { prefix, path_id: 0 };
         let before = group.source(id);
         let best = table.best(id);
         let after = best.and_then(|best| self.bucket(group, shared, prefix, &best).map(|b| (best.peer, b)));
@@ -386,29 +396,29 @@ impl<P: Prefix> Chunk<P> {
             (None, None) => {}
             (Some(source), None) => self
                 .withdrawn
-                .push((Some(source).filter(|s| group.has(*s)), prefix)),
+                .push((Some(source).filter(|s| group.has(*s)), nlri)),
             (before, Some((source, bucket))) => {
                 // Alone, the source is told nothing; what the group was sent is recorded all the same, for it may be joined.
                 let owner = self.buckets.get(bucket as usize).and_then(|b| b.owner);
                 if !matches!(&group.members[..], [only] if only.peer == source || Some(only.peer) == owner) {
-                    self.push(bucket, prefix);
+                    self.push(bucket, nlri);
                 }
                 // It may have been sent another path before.
                 if before.is_some()
                     && let Some(owner) = owner
                 {
-                    self.withdrawn_only.push((owner, prefix));
+                    self.withdrawn_only.push((owner, nlri));
                 }
                 if before.is_some_and(|b| b != source) && group.has(source) {
-                    self.withdrawn_only.push((source, prefix));
+                    self.withdrawn_only.push((source, nlri));
                 }
             }
         }
         table.paths(id).is_empty()
     }
 
-    /// The bucket of a best path; `None` if it is not for this group.
-    fn bucket(&mut self, group: &Group, shared: &Shared, prefix: P, best: &Path) -> Option<u32> {
+    /// The bucket of a path; `None` if it is not for this group.
+    pub(super) fn bucket(&mut self, group: &Group, shared: &Shared, prefix: P, best: &Path) -> Option<u32> {
         let attrs = shared.attrs.at(best.attr);
         let source = shared.sources.at(best.peer);
         if !group.key.permits(source, attrs) || !shared.next_hops.permits(&group.key, source, attrs) {
@@ -468,9 +478,9 @@ impl<P: Prefix> Chunk<P> {
             .map(|_| bucket)
     }
 
-    fn push(&mut self, bucket: u32, prefix: P) {
+    pub(super) fn push(&mut self, bucket: u32, nlri: Nlri<P>) {
         let entry = u32::try_from(self.entries.len()).unwrap_or(END);
-        self.entries.push((prefix, END));
+        self.entries.push((nlri, END));
         let Some(bucket) = self.buckets.get_mut(bucket as usize) else {
             return;
         };
@@ -494,9 +504,9 @@ impl<P: Prefix> Chunk<P> {
             };
             let mut at = bucket.head;
             let entries = std::iter::from_fn(|| {
-                let (prefix, next) = self.entries.get(at as usize)?;
+                let (nlri, next) = self.entries.get(at as usize)?;
                 at = *next;
-                Some(*prefix)
+                Some(*nlri)
             });
             let audience = match (Some(bucket.source).filter(|s| group.has(*s)), bucket.owner) {
                 (Some(source), Some(owner)) => Audience::AllBut([source, owner]),

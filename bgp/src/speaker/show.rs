@@ -114,25 +114,38 @@ impl<P: Prefix> Plane<P> {
                 if out.len() >= limit {
                     return;
                 }
-                if self.wanted(query.table, peer, id, place, path) {
+                if self.wanted(shared, query.table, peer, id, place, path) {
                     out.push(view(shared, prefix, path, paths));
                 }
             }
         }
     }
 
-    fn wanted(&self, table: RouteTable, peer: Option<PeerId>, id: DestId, place: usize, path: &Path) -> bool {
+    fn wanted(
+        &self,
+        shared: &Shared,
+        table: RouteTable,
+        peer: Option<PeerId>,
+        id: DestId,
+        place: usize,
+        path: &Path,
+    ) -> bool {
         let of_peer = peer.is_none_or(|p| p == path.peer);
         match table {
             RouteTable::Received => of_peer && path.peer != PeerId::LOCAL,
             RouteTable::Accepted => of_peer && path.eligible(),
             RouteTable::Best => of_peer && place == 0 && path.eligible(),
             RouteTable::Advertised => {
-                let group = peer.and_then(|p| self.groups.iter().find(|g| g.has(p)));
-                place == 0
-                    && group
-                        .and_then(|g| g.source(id))
-                        .is_some_and(|s| Some(s) != peer && s == path.peer)
+                let Some(group) = peer.and_then(|p| self.groups.iter().find(|g| g.has(p))) else {
+                    return false;
+                };
+                let path_id = shared.path_id_out(path);
+                let sent = if group.paths_max > 0 {
+                    group.sent_paths(id).iter().any(|s| Some(s.id) == path_id)
+                } else {
+                    place == 0 && group.source(id) == Some(path.peer)
+                };
+                sent && peer != Some(path.peer)
             }
         }
     }

@@ -21,6 +21,27 @@ pub enum PathIds {
     Present,
 }
 
+impl PathIds {
+    /// Octets that an identifier takes.
+    #[must_use]
+    pub const fn octets(self) -> usize {
+        match self {
+            Self::Absent => 0,
+            Self::Present => 4,
+        }
+    }
+}
+
+impl<P: Prefix> Nlri<P> {
+    /// Appends it.
+    pub fn encode(self, ids: PathIds, out: &mut Vec<u8>) {
+        if ids == PathIds::Present {
+            out.extend_from_slice(&self.path_id.to_be_bytes());
+        }
+        self.prefix.encode(out);
+    }
+}
+
 /// What came of reading a field of prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Read {
@@ -80,6 +101,17 @@ mod tests {
                     .into()
             )
         );
+    }
+
+    #[test]
+    fn path_identifiers_stand_in_front() {
+        let prefix = V4::from_octets(&[10], 8).unwrap();
+        let (mut octets, mut back) = (Vec::new(), Vec::new());
+        let said = [1, u32::MAX].map(|path_id| Nlri { prefix, path_id });
+        said.iter().for_each(|n| n.encode(PathIds::Present, &mut octets));
+        assert_eq!(octets, [0, 0, 0, 1, 8, 10, 255, 255, 255, 255, 8, 10]);
+        read(&octets, PathIds::Present, &mut back).unwrap();
+        assert_eq!(back, said);
     }
 
     #[test]

@@ -176,3 +176,100 @@ fn no_error_shows_a_password() {
     let text = minimal("peers: [{address: 10.0.0.1, asNumber: 1, password: hunter2, passwort: hunter3}]");
     assert!(!refused(&text).contains("hunter"), "{}", refused(&text));
 }
+
+#[test]
+fn every_feature_of_a_session_has_a_key() {
+    let file = File::parse(
+        r#"
+asNumber: 65000
+routerId: 10.99.0.1
+gracefulShutdown: true
+multipath: {maxPaths: 4, relaxAsPath: false}
+policies:
+  inward:
+    default: reject
+    terms:
+      - name: ours
+        match: {prefixes: [{prefix: 10.0.0.0/8, ge: 16, le: 24}, {prefix: 192.0.2.0/24}], from: [external],
+                communities: ["65000:1", no-export], largeCommunities: ["1:2:3"], extendedCommunities: ["rt:1:2"],
+                asPathPrefix: [65001], asPathOrigin: [65002], asPathLength: {le: 5}, nextHop: [10.99.0.0/24],
+                med: {ge: 1, le: 2}, localPref: {ge: 100}, origin: [igp]}
+        set: {localPref: 200, med: 7, origin: incomplete, addCommunities: ["65000:2"], largeCommunities: [],
+              prepend: {asNumber: 65000, times: 2}, nextHop: self}
+        then: accept
+peers:
+  - {address: 10.99.0.2, asNumber: 65001, import: inward, delayOpen: 5, longLivedTime: 3600, maxPrefixes: 10,
+     maxPrefixesWarnPercent: 50, maxPrefixesRestart: 30, addPath: {receive: true, send: 4}, extendedMessages: false,
+     extendedNextHop: false, localAs: {asNumber: 64999, replace: true}, asOverride: true, removePrivate: replace,
+     gracefulShutdown: true, honourGracefulShutdown: false, shutdown: "at night"}
+"#,
+    )
+    .unwrap();
+    let config = &file.config;
+    assert!(config.graceful_shutdown && !config.multipath_relaxed && config.paths_max == 4);
+    let peer = &config.peers[0];
+    let plain = PeerConfig::new(peer.address, 65001);
+    for (what, changed) in [
+        (
+            "delayOpen",
+            peer.timers.delay_open == Some(Duration::from_secs(5)),
+        ),
+        (
+            "longLivedTime",
+            peer.graceful_restart.long_lived_secs == Some(3600),
+        ),
+        ("warn", peer.prefixes_warn_percent == 50),
+        ("restart", peer.prefixes_restart == Some(Duration::from_secs(30))),
+        (
+            "addPath",
+            peer.add_path.send_max == 4 && peer.add_path.receive == Families::BOTH,
+        ),
+        ("extended", !peer.extended_messages && !peer.extended_next_hop),
+        (
+            "localAs",
+            peer.local_as
+                .is_some_and(|l| l.asn == 64999 && l.replace && !l.prepend_received),
+        ),
+        (
+            "asOverride",
+            peer.as_override && peer.remove_private == RemovePrivate::Replace,
+        ),
+        (
+            "gracefulShutdown",
+            peer.graceful_shutdown && !peer.honour_graceful_shutdown,
+        ),
+        ("shutdown", peer.shutdown.as_deref() == Some("at night")),
+        (
+            "export",
+            peer.export == plain.export && peer.import != plain.import,
+        ),
+    ] {
+        assert!(changed, "{what}: {peer:?}");
+    }
+    let term = &peer.import.terms[0];
+    assert_eq!((term.when.len(), term.then.len()), (12, 7), "{term:?}");
+}
+
+#[test]
+fn policies_that_cannot_be_are_named() {
+    let parse = |policies: &str, import: &str| {
+        let text = format!(
+            "asNumber: 65000\nrouterId: 10.99.0.1\npolicies: {policies}\npeers: [{{address: 10.99.0.2, asNumber: 65001, import: {import}}}]"
+        );
+        File::parse(&text).map(drop).map_err(|e| e.to_string())
+    };
+    assert_eq!(parse("{a: {default: accept}}", "a"), Ok(()));
+    let unknown = parse("{a: {default: accept}}", "b").unwrap_err();
+    assert!(
+        unknown.contains("peers[0] (10.99.0.2)") && unknown.contains("policies"),
+        "{unknown}"
+    );
+    let wrong = parse(
+        "{a: {default: accept, terms: [{match: {communities: [x]}}]}}",
+        "a",
+    )
+    .unwrap_err();
+    assert!(wrong.contains("policies.a") && wrong.contains("\"x\""), "{wrong}");
+    assert!(parse("{a: {default: perhaps}}", "a").is_err());
+    assert!(parse("{a: {default: accept, terms: [{unless: {}}]}}", "a").is_err());
+}

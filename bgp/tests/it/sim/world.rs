@@ -1,5 +1,9 @@
 //! The world: routers, connections, time, faults.
 
+mod check;
+mod network;
+mod routers;
+
 use super::oracle::{self, Node};
 use bytes::BytesMut;
 use ipnet::IpNet;
@@ -7,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
-use twill_bgp::config::{Origination, Restart};
+use twill_bgp::config::{AddPath, Origination, Restart};
 use twill_bgp::fsm::{ConnId, Input, Output as FsmOutput, Peer, Stop};
 use twill_bgp::rib::PeerId;
 use twill_bgp::speaker::{Output, PeerChange, Speaker};
@@ -18,6 +22,8 @@ use twill_bgp::{Config, Families, PeerConfig};
 const FAULTS: u64 = 8;
 /// Virtual time in which everything must settle when the faults are over.
 const SETTLE: Duration = Duration::from_secs(900);
+/// Long-lived stale routes must be gone before everything has settled.
+const LONG_LIVED_SECS: u32 = 400;
 /// Steps of one run; more means that something spins.
 const STEPS_MAX: u64 = 2_000_000;
 
@@ -189,6 +195,17 @@ impl World {
             peer.local_address = Some(address(router));
             // Some pairs have a passive side, others collide.
             peer.passive = (router + other).is_multiple_of(3) && other > router;
+            // Some pairs send path identifiers, if of one path only: the model knows no more (RFC 7911).
+            if (self.seed as usize + router + other).is_multiple_of(2) {
+                peer.add_path = AddPath {
+                    receive: Families::BOTH,
+                    send: Families::BOTH,
+                    send_max: 1,
+                };
+            }
+            if self.seed.is_multiple_of(3) {
+                peer.graceful_restart.long_lived_secs = Some(LONG_LIVED_SECS);
+            }
             peer
         };
         let near = self.links.iter().filter_map(|(a, b)| match router {
@@ -301,192 +318,6 @@ impl World {
         self.queue.push(Reverse((self.now + delay, self.sequence, what)));
     }
 
-    fn latency(&mut self) -> Duration {
-        Duration::from_millis(1 + self.below(40) as u64)
-    }
-
-    /// Puts a packet on its way to one side.
-    fn push(&mut self, wire: usize, to: usize, packet: Packet) {
-        self.wires[wire].queues[to].push_back(packet);
-        let delay = self.latency();
-        self.at(delay, What::Deliver(wire, to));
-    }
-
-    fn is_cut(&self, wire: usize) -> bool {
-        let [a, b] = self.wires[wire].routers;
-        self.cut.contains(&(a.min(b), a.max(b)))
-    }
-
-    fn input(&mut self, router: usize, peer: PeerId, input: Input<'_>) {
-        let now = self.now;
-        let Some(session) = self.routers[router].as_mut().and_then(|r| r.peers.get_mut(&peer)) else {
-            return;
-        };
-        session.fsm.handle(now, input);
-        while let Some(output) = self.routers[router]
-            .as_mut()
-            .and_then(|r| r.peers.get_mut(&peer)?.fsm.poll())
-        {
-            self.apply(router, peer, output);
-        }
-    }
-
-    fn apply(&mut self, router: usize, peer: PeerId, output: FsmOutput) {
-        let now = self.now;
-        let Some(running) = self.routers[router].as_mut() else {
-            return;
-        };
-        let Some(session) = running.peers.get_mut(&peer) else {
-            return;
-        };
-        match output {
-            FsmOutput::Dial(conn) => {
-                let other = router_of(session.address);
-                let end = End {
-                    router,
-                    life: self.lives[router],
-                    peer,
-                    conn,
-                };
-                self.wires.push(Wire {
-                    ends: [Some(end), None],
-                    routers: [router, other],
-                    queues: [VecDeque::new(), VecDeque::new()],
-                });
-                let delay = self.latency();
-                self.at(delay, What::Arrive(self.wires.len() - 1));
-            }
-            FsmOutput::Send(conn, octets) => self.send(router, conn, peer, octets, None),
-            FsmOutput::Close(conn) => {
-                session.inbox.remove(&conn);
-                if let Some((wire, side)) = self.find(router, peer, conn) {
-                    self.wires[wire].ends[side] = None;
-                    self.push(wire, 1 - side, Packet::Fin);
-                }
-            }
-            FsmOutput::Up(conn, up) => {
-                session.up = Some((conn, up.id));
-                running.speaker.up(now, peer, *up);
-            }
-            FsmOutput::Down(down) => {
-                session.up = None;
-                running.speaker.down(now, peer, &down);
-            }
-            FsmOutput::Routes(routes) => {
-                let id = session.up.map_or(0, |(_, id)| id);
-                running.speaker.routes(now, peer, id, &routes);
-            }
-            FsmOutput::Refresh(refresh) => {
-                let id = session.up.map_or(0, |(_, id)| id);
-                running.speaker.refresh(now, peer, id, refresh);
-            }
-            FsmOutput::Event(_) => {}
-        }
-    }
-
-    fn find(&self, router: usize, peer: PeerId, conn: ConnId) -> Option<(usize, usize)> {
-        let end = End {
-            router,
-            life: self.lives[router],
-            peer,
-            conn,
-        };
-        (0..self.wires.len()).rev().find_map(|w| {
-            (0..2)
-                .find(|s| self.wires[w].ends[*s] == Some(end))
-                .map(|side| (w, side))
-        })
-    }
-
-    /// Octets onto the wire, in pieces.
-    fn send(&mut self, router: usize, conn: ConnId, peer: PeerId, octets: Vec<u8>, batch: Option<u32>) {
-        let Some((wire, side)) = self.find(router, peer, conn) else {
-            return;
-        };
-        let cut = self.below(octets.len() + 1);
-        let (head, tail) = octets.split_at(cut);
-        if !head.is_empty() {
-            self.push(wire, 1 - side, Packet::Octets(head.to_vec(), None));
-        }
-        self.push(wire, 1 - side, Packet::Octets(tail.to_vec(), batch));
-    }
-
-    /// Lets the speaker do all it has to do.
-    fn drain(&mut self, router: usize) {
-        loop {
-            let now = self.now;
-            let Some(running) = self.routers[router].as_mut() else {
-                return;
-            };
-            let worked = running.speaker.work(now);
-            let Some(output) = running.speaker.poll() else {
-                if worked {
-                    continue;
-                }
-                break;
-            };
-            self.carry_out(router, output);
-        }
-        self.update_fib(router);
-    }
-
-    fn carry_out(&mut self, router: usize, output: Output) {
-        match output {
-            Output::Send { peer, session, batch } => {
-                let up = self.routers[router].as_ref().and_then(|r| r.peers.get(&peer)?.up);
-                if let Some((conn, _)) = up.filter(|(_, id)| *id == session) {
-                    self.send(router, conn, peer, batch.parts.concat(), Some(session));
-                    self.input(router, peer, Input::Queued(conn));
-                }
-            }
-            Output::Warning(..) => {}
-            Output::Reset(peer, n) => self.input(router, peer, Input::Stop(Stop::Reset(n))),
-            Output::Converged(_, own) => {
-                let ids: Vec<PeerId> = self.routers[router]
-                    .as_ref()
-                    .unwrap()
-                    .peers
-                    .keys()
-                    .copied()
-                    .collect();
-                for id in ids {
-                    let config = self.routers[router].as_ref().unwrap().peers[&id]
-                        .fsm
-                        .config()
-                        .clone();
-                    self.input(router, id, Input::Configure(Box::new(config), own));
-                }
-            }
-        }
-    }
-
-    fn update_fib(&mut self, router: usize) {
-        let Some(running) = self.routers[router].as_mut() else {
-            return;
-        };
-        while running.speaker.has_best_changes() {
-            for (net, best) in running.speaker.best_changes() {
-                match best {
-                    Some(best) => {
-                        running.fib.insert(net, best);
-                    }
-                    None => {
-                        running.fib.remove(&net);
-                        if let Some(losses) = &mut self.losses {
-                            losses.push(format!("{net} at router {router}"));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn deadline(&self, router: usize) -> Option<Instant> {
-        let running = self.routers[router].as_ref()?;
-        let fsms = running.peers.values().filter_map(|p| p.fsm.deadline());
-        fsms.chain(running.speaker.deadline()).min()
-    }
-
     /// Goes on to `end`, event by event.
     fn go(&mut self, end: Instant) {
         loop {
@@ -513,19 +344,6 @@ impl World {
         self.now = end;
     }
 
-    fn tick(&mut self, router: usize) {
-        let now = self.now;
-        let Some(running) = self.routers[router].as_mut() else {
-            return;
-        };
-        running.speaker.tick(now);
-        let ids: Vec<PeerId> = running.peers.keys().copied().collect();
-        for id in ids {
-            self.input(router, id, Input::Tick);
-        }
-        self.drain(router);
-    }
-
     fn happen(&mut self, what: What) {
         match what {
             What::Deliver(wire, side) => self.deliver(wire, side),
@@ -544,98 +362,6 @@ impl World {
         }
     }
 
-    /// The dialled side answers, or does not.
-    fn arrive(&mut self, wire: usize) {
-        if self.is_cut(wire) {
-            return;
-        }
-        let [from, to] = self.wires[wire].routers;
-        let Some(running) = self.routers[to].as_mut() else {
-            self.push(wire, 0, Packet::Fin);
-            return;
-        };
-        let Some((peer, session)) = running.peers.iter_mut().find(|(_, s)| s.address == address(from)) else {
-            return;
-        };
-        let (peer, conn) = (*peer, session.fsm.conn_id());
-        self.wires[wire].ends[1] = Some(End {
-            router: to,
-            life: self.lives[to],
-            peer,
-            conn,
-        });
-        if let Some(end) = self.wires[wire].ends[0] {
-            self.input(
-                end.router,
-                end.peer,
-                Input::Connected(end.conn, address(end.router)),
-            );
-            self.drain(end.router);
-        } else {
-            self.push(wire, 1, Packet::Fin);
-        }
-        self.input(to, peer, Input::Accepted(conn, address(to)));
-        self.drain(to);
-    }
-
-    fn deliver(&mut self, wire: usize, side: usize) {
-        if self.is_cut(wire) {
-            self.at(Duration::from_secs(1), What::Deliver(wire, side));
-            return;
-        }
-        let Some(packet) = self.wires[wire].queues[side].pop_front() else {
-            return;
-        };
-        let sender = self.wires[wire].ends[1 - side];
-        let Some(end) = self.wires[wire].ends[side] else {
-            // Nobody is there any more: a reset.
-            if let (Some(_), Packet::Octets(..)) = (sender, packet) {
-                self.push(wire, 1 - side, Packet::Fin);
-            }
-            return;
-        };
-        match packet {
-            Packet::Fin => {
-                self.wires[wire].ends[side] = None;
-                self.input(end.router, end.peer, Input::Closed(end.conn, "closed".into()));
-            }
-            Packet::Octets(octets, batch) => {
-                self.octets(end, &octets);
-                if let Some(sender) = sender {
-                    self.input(
-                        sender.router,
-                        sender.peer,
-                        Input::Written {
-                            conn: sender.conn,
-                            drained: true,
-                        },
-                    );
-                    if let (Some(running), Some(session)) = (self.routers[sender.router].as_mut(), batch) {
-                        running.speaker.sent(sender.peer, session);
-                    }
-                    self.drain(sender.router);
-                }
-            }
-        }
-        self.drain(end.router);
-    }
-
-    fn octets(&mut self, end: End, octets: &[u8]) {
-        let Some(running) = self.routers[end.router].as_mut() else {
-            return;
-        };
-        let Some(session) = running.peers.get_mut(&end.peer) else {
-            return;
-        };
-        let mut inbox = session.inbox.remove(&end.conn).unwrap_or_default();
-        inbox.extend_from_slice(octets);
-        self.input(end.router, end.peer, Input::Bytes(end.conn, &mut inbox));
-        let running = self.routers[end.router].as_mut();
-        if let Some(session) = running.and_then(|r| r.peers.get_mut(&end.peer)) {
-            session.inbox.insert(end.conn, inbox);
-        }
-    }
-
     pub(super) fn sleep(&mut self, secs: u64) {
         self.go(self.now + Duration::from_secs(secs));
     }
@@ -645,7 +371,7 @@ impl World {
         let link = self.below(self.links.len());
         let link = self.links[link];
         let later = Duration::from_secs(1 + self.below(200) as u64);
-        match self.below(6) {
+        match self.below(7) {
             0 if !self.cut.contains(&link) => {
                 self.cut.push(link);
                 self.at(later, What::Heal(link.0, link.1));
@@ -666,6 +392,16 @@ impl World {
                         self.push(wire, 0, Packet::Fin);
                         self.push(wire, 1, Packet::Fin);
                     }
+                }
+            }
+            4 => {
+                // An operator has a router send and ask for everything again (RFC 2918, RFC 7313).
+                if let Some(running) = &mut self.routers[router] {
+                    let peers: Vec<PeerId> = running.peers.keys().copied().collect();
+                    for peer in peers {
+                        running.speaker.soft_reset(peer);
+                    }
+                    self.drain(router);
                 }
             }
             _ => {
@@ -696,56 +432,5 @@ impl World {
     /// Lets all faults heal and everything settle.
     pub(super) fn settle(&mut self) {
         self.go(self.now + SETTLE);
-    }
-
-    pub(super) fn watch_losses(&mut self) {
-        self.losses = Some(Vec::new());
-    }
-
-    pub(super) fn losses(&self) -> Vec<String> {
-        self.losses.clone().unwrap_or_default()
-    }
-
-    /// Makes the model believe in a prefix that nobody announces.
-    pub(super) fn spoil(&mut self) {
-        self.nodes[0].prefixes.push("10.250.0.0/24".into());
-    }
-
-    /// Compares every router's best paths, and its FIB, with the model.
-    pub(super) fn check(&self) {
-        let model = oracle::best_paths(&self.nodes, &self.links);
-        for (router, expected) in model.iter().enumerate() {
-            let running = self.routers[router].as_ref().expect("all routers run in the end");
-            let query = RouteQuery {
-                table: RouteTable::Best,
-                peer: None,
-                prefix: None,
-                limit: 10_000,
-            };
-            let text = |asns: &[u32]| asns.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-            let got: BTreeMap<String, (Option<IpAddr>, String, bool)> = running
-                .speaker
-                .show_routes(&query)
-                .into_iter()
-                .map(|r| (r.prefix.to_string(), (r.peer, r.as_path, r.stale)))
-                .collect();
-            let want: BTreeMap<String, (Option<IpAddr>, String, bool)> = expected
-                .iter()
-                .map(|(prefix, p)| (prefix.clone(), (p.from.map(address), text(&p.as_path), false)))
-                .collect();
-            let at = self.now - self.start;
-            assert_eq!(got, want, "seed {}, router {router}, after {at:?}", self.seed);
-            let fib: BTreeMap<String, Option<IpAddr>> = running
-                .fib
-                .iter()
-                .map(|(net, b)| (net.to_string(), Some(b.source)))
-                .collect();
-            let want: BTreeMap<String, Option<IpAddr>> = want
-                .into_iter()
-                .filter(|(_, (p, ..))| p.is_some())
-                .map(|(net, (p, ..))| (net, p))
-                .collect();
-            assert_eq!(fib, want, "FIB, seed {}, router {router}", self.seed);
-        }
     }
 }
