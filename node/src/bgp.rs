@@ -19,6 +19,7 @@ mod reach;
 mod routes;
 pub(crate) mod secrets;
 mod session;
+mod sessions;
 
 pub(crate) use routes::{families, route};
 
@@ -139,6 +140,12 @@ impl Bgp {
             stop.clone(),
         ));
         tasks.spawn(reach::follow(handle.clone(), self.kernel.clone()));
+        tasks.spawn(sessions::watch(
+            handle.clone(),
+            self.intent.clone(),
+            self.health.clone(),
+            stop.clone(),
+        ));
         tasks.spawn(feed(
             handle.clone(),
             self.intent,

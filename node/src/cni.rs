@@ -7,6 +7,8 @@
 
 mod annotations;
 mod endpoint;
+mod journal;
+mod labels;
 mod pods;
 mod reconcile;
 mod spool;
@@ -105,17 +107,15 @@ async fn connection<S: Store>(pods: &Pods<S>, metrics: &Metrics, mut stream: Uni
     let received = tokio::time::timeout(RECEIVE_DEADLINE, wire::receive(&mut stream)).await;
     let wire::Received { request, fds } = received.context("no whole request in time")??;
     let started = Instant::now();
-    let command = command(request.op.as_ref());
+    let subject = journal::Subject::of(request.op.as_ref());
     let answered = tokio::time::timeout(ANSWER_DEADLINE, answer(pods, request.op, fds)).await;
     let reply = answered.unwrap_or_else(|_| Err(CniError::try_again("the daemon did not finish in time")));
     metrics.cni_request(
-        command,
+        subject.command(),
         reply.as_ref().map_or_else(|e| e.code, |_| 0),
         started.elapsed(),
     );
-    if let Err(error) = &reply {
-        tracing::warn!(command, code = error.code, error = error.msg, "request failed");
-    }
+    subject.say(&reply, started.elapsed());
     let outcome = reply.unwrap_or_else(|e| Outcome::Error(e.into()));
     tokio::time::timeout(
         RECEIVE_DEADLINE,
@@ -136,7 +136,10 @@ async fn answer<S: Store>(
     fds: Vec<std::os::fd::OwnedFd>,
 ) -> Result<Outcome, CniError> {
     match op {
-        Some(Op::Add(add)) => pods.add(&add, fds).await.map(Outcome::Attached),
+        Some(Op::Add(add)) => {
+            labels::check(&add)?;
+            pods.add(&add, fds).await.map(Outcome::Attached)
+        }
         Some(Op::Del(del)) => pods.del(&del).await.map(done),
         Some(Op::Check(check)) => pods.check(&check, fds).await.map(done),
         Some(Op::Status(_)) => pods.status().map(done),

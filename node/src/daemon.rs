@@ -10,7 +10,7 @@
 //! api, http               questions
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -81,6 +81,7 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         secrets: crate::bgp::secrets::Secrets::new(bootstrap.bgp_secrets_dir.clone()),
         ours: Arc::new(BTreeSet::new()),
         warned: Vec::new(),
+        refused: BTreeMap::new(),
         snapshots: snapshots_tx,
         fallback: Some(Fallback {
             file: bootstrap.bgp_cache(),

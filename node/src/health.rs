@@ -74,6 +74,15 @@ impl Health {
         );
     }
 
+    /// Says more of a component that is ready.
+    pub(crate) fn detail(&self, component: Component, detail: impl Into<String>) {
+        if let Some(state) = self.lock().get_mut(&component)
+            && state.ready
+        {
+            state.detail = detail.into();
+        }
+    }
+
     fn set(&self, component: Component, state: State) {
         let old = self.lock().insert(component, state.clone());
         let was_ready = old.as_ref().is_some_and(|old| old.ready);

@@ -30,6 +30,22 @@ pub(crate) fn uplink_mtu(addresses: &[IpNet]) -> Option<u32> {
     LinkState::read(&mut socket, name).ok()?.map(|link| link.mtu)
 }
 
+/// Interfaces that carry an address by which this machine is spoken to: neither the loopback nor one with a link-local
+/// address alone, as the host sides of pods' links.
+pub(crate) fn addressed_interfaces() -> BTreeSet<String> {
+    let carries = |address: &nix::sys::socket::SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|a| a.ip());
+        let v6 = address.as_sockaddr_in6().map(|a| a.ip());
+        v4.is_some_and(|a| !a.is_loopback() && !a.is_link_local())
+            || v6.is_some_and(|a| !a.is_loopback() && !a.is_unicast_link_local())
+    };
+    let all = getifaddrs().into_iter().flatten();
+    all.filter(|i| i.address.as_ref().is_some_and(carries))
+        .map(|i| i.interface_name)
+        .filter(|name| name != "lo")
+        .collect()
+}
+
 /// Whether an interface of this name is there, up or down.
 pub(crate) fn has_interface(name: &str) -> bool {
     nix::net::if_::if_nametoindex(name).is_ok()

@@ -8,7 +8,7 @@
 //! ```
 //! Every hand-over is the newest whole state, never a queue.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use anyhow::{Result, bail};
 use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use twill_datastore::KeyRange;
 use twill_datastore::syncer::{Health as StoreHealth, Receiver, State, SyncBatch};
+use twill_datastore::{KeyRange, Revision};
 use twill_felix::calc::Graph;
 use twill_felix::kernel;
 use twill_ipam::Observed;
-use twill_model::{Key, Update, Value};
+use twill_model::{Key, Kind, Update, Value};
 
 use crate::bgp::Intent;
 use crate::bgp::announce::announcements;
@@ -30,7 +30,9 @@ use crate::bgp::cache::{self, Snapshot};
 use crate::bgp::config::bgp_config;
 use crate::bgp::secrets::{RECHECK, Secrets};
 use crate::fabric::{SharedFabric, Touched};
+use crate::guard::guard;
 use crate::health::{Component, Health};
+use crate::host;
 use crate::http::{self, Endpoints, FelixHttp};
 use crate::metrics::Metrics;
 
@@ -72,6 +74,8 @@ pub(crate) struct Hub {
     pub(crate) ours: Arc<BTreeSet<IpNet>>,
     /// Sentences said already, so that each is logged once.
     pub(crate) warned: Vec<String>,
+    /// Why objects are not used as they are, by name, for health.
+    pub(crate) refused: BTreeMap<String, String>,
     /// What sessions are derived from, for the next start without the datastore.
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     /// What to speak by while the datastore has never been heard.
@@ -101,7 +105,10 @@ impl Hub {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 batch = changes.recv() => match batch {
-                    Some(batch) => self.take(batch),
+                    Some(batch) => {
+                        self.take(batch);
+                        self.say_health(&state.borrow().clone());
+                    }
                     None => bail!("the syncer is gone"),
                 },
                 _ = recheck.tick(), if !self.secrets.passwords().is_empty() => self.read_secrets(),
@@ -137,11 +144,12 @@ impl Hub {
                     continue;
                 }
             };
-            let update = Update {
+            let mut update = Update {
                 key,
                 value,
                 revision: i64::try_from(change.revision).unwrap_or(i64::MAX),
             };
+            self.judge(&mut update);
             let news = self.fabric.write().apply(&self.node, &update);
             touched = touched.or(news);
             self.graph.update(&update);
@@ -169,6 +177,32 @@ impl Hub {
             };
         }
         self.hand_on(touched);
+    }
+
+    /// Keeps what would close the node itself from everybody, and says so.
+    fn judge(&mut self, update: &mut Update) {
+        let Key::Resource(key) = &update.key else { return };
+        if key.kind != Kind::FelixConfiguration {
+            return;
+        }
+        let name = key.name.clone();
+        let said = guard(
+            &self.node,
+            &self.fabric.read(),
+            update,
+            host::addressed_interfaces,
+        );
+        match &said {
+            Some(said) => tracing::warn!("{said}"),
+            None if self.refused.contains_key(&name) => {
+                tracing::info!(object = name, "the FelixConfiguration can be used again");
+            }
+            None => {}
+        }
+        match said {
+            Some(said) => drop(self.refused.insert(name, said)),
+            None => drop(self.refused.remove(&name)),
+        }
     }
 
     /// The datastore does not answer: speaks by what an earlier process knew. Peers keep this node's routes only so long.
@@ -260,11 +294,16 @@ impl Hub {
         });
     }
 
+    fn detail(&self, revision: Revision) -> String {
+        let refused = self.refused.values().map(|why| format!("; {why}"));
+        format!("revision {revision}{}", refused.collect::<String>())
+    }
+
     fn say_health(&self, state: &State) {
         match &state.health {
             StoreHealth::Connected if state.in_sync => self
                 .health
-                .ready(Component::Datastore, format!("revision {}", state.revision)),
+                .ready(Component::Datastore, self.detail(state.revision)),
             StoreHealth::Connected | StoreHealth::Resyncing => {
                 self.health.not_ready(Component::Datastore, "reading everything")
             }

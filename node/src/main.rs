@@ -7,6 +7,7 @@ mod cni;
 mod daemon;
 mod dataplane;
 mod fabric;
+mod guard;
 mod health;
 mod host;
 mod http;

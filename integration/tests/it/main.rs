@@ -10,6 +10,7 @@ mod containerd;
 mod demo;
 mod doors;
 mod faults;
+mod guards;
 mod ipam;
 mod network;
 mod plugin;

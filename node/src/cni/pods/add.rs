@@ -24,6 +24,8 @@ use super::{ATTEMPTS_MAX, Pods, attachment, handles, refusal};
 const POLICY_DEADLINE: Duration = Duration::from_secs(20);
 /// The same when the configuration says how long, in seconds: the plugin itself waits a minute.
 const POLICY_SECS_MAX: u32 = 50;
+/// How long the datastore may take to commit an ADD: it takes milliseconds, a burst a second. A runtime asks again.
+const STORE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// An endpoint in the store.
 #[derive(Clone, Debug)]
@@ -164,7 +166,9 @@ impl<S: Store> Pods<S> {
                 namespace_labels: BTreeMap::new(),
                 riders: put_endpoint(&workload.key, &endpoint, existing.as_ref()),
             };
-            match self.ipam.assign(assign).await {
+            // Dropped at the deadline, an assignment takes itself back.
+            let assigned = tokio::time::timeout(STORE_DEADLINE, self.ipam.assign(assign)).await;
+            match assigned.unwrap_or_else(|_| Err(unanswered())) {
                 Ok(assigned) if assigned.fresh => {
                     let endpoint = with_addresses(&endpoint, &assigned.addresses);
                     return Ok((assigned, endpoint));
@@ -366,6 +370,12 @@ impl<S: Store> Pods<S> {
             .await
             .map_err(|e| CniError::try_again(format_args!("creating {key}: {e}")))?;
         Ok(())
+    }
+}
+
+fn unanswered() -> IpamError {
+    IpamError::Datastore {
+        reason: format!("etcd did not answer within {} s", STORE_DEADLINE.as_secs()),
     }
 }
 
