@@ -14,10 +14,16 @@ pub use usage::{BlockUsage, PoolUsage, Usage};
 use std::fmt;
 use std::net::IpAddr;
 
-use twill_datastore::{KeyRange, Pager, Revision, Store, StoreError};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use twill_datastore::{Consistency, KeyRange, KeyValue, Pager, Revision, Store, StoreError};
 use twill_model::ipam::{Attribute, Block};
 use twill_model::kind::Kind;
 use twill_model::{Key, ResourceKey};
+
+/// Pages read ahead of whoever looks at them, and keys in each: 250 full blocks are 5 MB.
+const PAGES_WAITING: usize = 2;
+const PAGE_KEYS: u32 = 250;
 
 /// What is wrong with one key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,43 +105,95 @@ pub struct Report {
     pub usage: Usage,
 }
 
-/// Reads everything about addresses at one revision and audits it. Holds pages of values and counts of the rest, about 100
-/// bytes an address.
+/// Reads everything about addresses at one revision and audits it. Holds pages of values and counts of the rest, about 25
+/// bytes an address, more only for what is wrong.
 ///
 /// # Errors
 /// If the store fails, or compacts the revision away while it is being read (call again).
-pub async fn check(store: &impl Store) -> Result<Report, StoreError> {
+pub async fn check<S: Store>(store: &S) -> Result<Report, StoreError> {
     let mut audit = Audit::default();
-    let mut revision = 0;
-    // Endpoints and pools before blocks, blocks before the handles and affinities that they are compared with.
-    let prefixes = [
+    let pools = [
         ResourceKey::prefix(Kind::IpPool),
         ResourceKey::prefix(Kind::IpReservation),
-        ResourceKey::prefix(Kind::WorkloadEndpoint),
-        twill_model::key::BLOCKS.to_owned(),
-        twill_model::key::HANDLES.to_owned(),
-        twill_model::key::HOST_AFFINITIES.to_owned(),
-        twill_model::key::VIRTUAL_AFFINITIES.to_owned(),
     ];
-    for prefix in prefixes {
+    let mut revision = None;
+    for prefix in pools {
         let range = KeyRange::prefix(prefix);
-        let mut pager = match revision {
-            0 => Pager::new(range, twill_datastore::Consistency::Linearised),
-            at => Pager::at(range, at),
-        };
-        while let Some(request) = pager.request() {
-            match store.range(request).await {
-                Ok(page) => {
-                    for kv in pager.page(page) {
-                        audit.take(&kv.key, &kv.value);
-                    }
-                }
-                Err(error) => pager.failed(error)?,
-            }
-        }
-        revision = pager.revision();
+        let first = || Pager::new(range.clone(), Consistency::Linearised);
+        let pager = revision.map_or_else(first, |at| Pager::at(range.clone(), at));
+        revision = Some(read(store, pager, |kv| audit.take(&kv.key, &kv.value)).await?);
     }
-    Ok(audit.finish(revision))
+    let at = revision.unwrap_or_default();
+    let stories = |prefix: String| Pager::at(KeyRange::prefix(prefix), at);
+    let blocks = || stories(twill_model::key::BLOCKS.to_owned());
+    let handles = || stories(twill_model::key::HANDLES.to_owned());
+    read(store, blocks(), |kv| audit.take(&kv.key, &kv.value)).await?;
+    let rest = [
+        stories(ResourceKey::prefix(Kind::WorkloadEndpoint)),
+        handles(),
+        stories(twill_model::key::HOST_AFFINITIES.to_owned()),
+        stories(twill_model::key::VIRTUAL_AFFINITIES.to_owned()),
+    ];
+    read_all(store, rest, |kv| audit.take(&kv.key, &kv.value)).await?;
+    if audit.is_unclear() {
+        read(store, blocks(), |kv| audit.again(&kv.key, &kv.value)).await?;
+        read(store, handles(), |kv| audit.again(&kv.key, &kv.value)).await?;
+    }
+    Ok(audit.finish(at))
+}
+
+/// Shows a range key by key and says the revision that it was read at. The next page is on its way meanwhile.
+async fn read<S: Store>(
+    store: &S,
+    pager: Pager,
+    show: impl FnMut(&KeyValue),
+) -> Result<Revision, StoreError> {
+    read_all(store, [pager], show).await
+}
+
+/// As [`read`], for ranges in no particular order, all under way at once.
+async fn read_all<S: Store>(
+    store: &S,
+    pagers: impl IntoIterator<Item = Pager>,
+    mut show: impl FnMut(&KeyValue),
+) -> Result<Revision, StoreError> {
+    let (pages, mut arriving) = mpsc::channel(PAGES_WAITING);
+    let mut readers: JoinSet<Result<Revision, StoreError>> = JoinSet::new();
+    for pager in pagers {
+        readers.spawn(turn_pages(store.clone(), pager, pages.clone()));
+    }
+    drop(pages);
+    while let Some(page) = arriving.recv().await {
+        page.iter().for_each(&mut show);
+    }
+    let mut revision = 0;
+    while let Some(ended) = readers.join_next().await {
+        match ended {
+            Ok(read) => revision = revision.max(read?),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+    Ok(revision)
+}
+
+async fn turn_pages<S: Store>(
+    store: S,
+    mut pager: Pager,
+    pages: mpsc::Sender<Vec<KeyValue>>,
+) -> Result<Revision, StoreError> {
+    while let Some(mut request) = pager.request() {
+        request.limit = request.limit.min(PAGE_KEYS);
+        match store.range(request).await {
+            Ok(page) => {
+                if pages.send(pager.page(page)).await.is_err() {
+                    // Nobody reads any more: the error is somebody else's.
+                    break;
+                }
+            }
+            Err(error) => pager.failed(error)?,
+        }
+    }
+    Ok(pager.revision())
 }
 
 /// Who holds one address.

@@ -29,6 +29,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "twill-ipam-rig",
+        &["twill-model", "twill-datastore", "twill-ipam"],
+    ),
+    (
         "twill-lab",
         &[
             "twill-model",

@@ -1,6 +1,7 @@
 //! The comparison itself, key by key.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -14,21 +15,72 @@ use crate::keys;
 use crate::pool::Pool;
 use crate::resources;
 
-/// Compares what it is shown. Show pools, reservations and endpoints first, then blocks, then handles and affinities:
-/// [`check`](super::check) does.
+/// Compares what it is shown. Show pools, reservations and blocks first, then endpoints, handles and affinities in any order;
+/// if it is [`unclear`](Audit::is_unclear) then, blocks and handles once more ([`Audit::again`]): [`check`](super::check) does.
+///
+/// It keeps two bits for each address and 16 bytes for each handle, not what they say: only where the stories differ are the
+/// values looked at a second time.
 #[derive(Debug, Default)]
 pub struct Audit {
     problems: Vec<Problem>,
     pools: BTreeMap<String, Pool>,
     reserved: Vec<IpNet>,
-    /// Addresses of endpoints, with the endpoint's key; those found allocated are taken out.
-    endpoints: HashMap<IpAddr, Box<str>>,
-    /// For each handle the blocks in which it holds addresses, and how many. Taken out when its handle is shown.
+    blocks: HashMap<IpNet, Bits>,
+    /// Prefix lengths of blocks.
+    lengths: BTreeSet<u8>,
+    /// For each handle and block, by hash, what the block holds less what the handle says. What is even is dropped.
+    tally: HashMap<u64, i64>,
+    hasher: RandomState,
+    /// For each handle that does not agree with the blocks, what they hold: found by the second look.
     held: HashMap<Box<str>, Vec<(IpNet, i64)>>,
     /// Blocks that have an owner whose affinity was not shown yet.
     owned: HashMap<IpNet, Box<str>>,
-    blocks: HashSet<IpNet>,
     usage: Vec<BlockUsage>,
+}
+
+/// The addresses of one block.
+#[derive(Debug)]
+struct Bits {
+    /// Those allocated.
+    taken: Box<[u64]>,
+    /// Workloads' addresses whose endpoint was not shown yet.
+    lonely: Box<[u64]>,
+}
+
+impl Bits {
+    fn new(size: usize) -> Self {
+        let words = vec![0; size.div_ceil(64)].into_boxed_slice();
+        Self {
+            taken: words.clone(),
+            lonely: words,
+        }
+    }
+}
+
+fn bit(ordinal: u32) -> (usize, u64) {
+    (
+        usize::try_from(ordinal / 64).unwrap_or(usize::MAX),
+        1 << (ordinal % 64),
+    )
+}
+
+fn set(words: &mut [u64], ordinal: u32) {
+    let (at, mask) = bit(ordinal);
+    if let Some(word) = words.get_mut(at) {
+        *word |= mask;
+    }
+}
+
+fn clear(words: &mut [u64], ordinal: u32) {
+    let (at, mask) = bit(ordinal);
+    if let Some(word) = words.get_mut(at) {
+        *word &= !mask;
+    }
+}
+
+fn is_set(words: &[u64], ordinal: u32) -> bool {
+    let (at, mask) = bit(ordinal);
+    words.get(at).is_some_and(|word| word & mask != 0)
 }
 
 impl Audit {
@@ -36,12 +88,10 @@ impl Audit {
     pub fn take(&mut self, key: &[u8], value: &[u8]) {
         let text = keys::text(key);
         let result = match Key::parse(&text) {
-            Key::Block(cidr) => {
-                self.blocks.insert(cidr);
-                Block::decode(cidr, value)
-                    .map(|block| self.block(&text, &block))
-                    .map_err(|e| e.to_string())
-            }
+            Key::Block(cidr) => Block::decode(cidr, value)
+                .inspect_err(|_| drop(self.blocks.insert(cidr, Bits::new(0))))
+                .map(|block| self.block(&text, &block))
+                .map_err(|e| e.to_string()),
             Key::Handle(id) => Handle::decode(value)
                 .map(|h| self.handle(&text, &id, &h))
                 .map_err(|e| e.to_string()),
@@ -65,6 +115,44 @@ impl Audit {
         }
     }
 
+    /// Whether stories differ, so that blocks and handles must be shown [`again`](Audit::again).
+    #[must_use]
+    pub fn is_unclear(&self) -> bool {
+        let is_lonely = |bits: &Bits| bits.lonely.iter().any(|word| *word != 0);
+        !self.tally.is_empty() || self.blocks.values().any(is_lonely)
+    }
+
+    /// The second look: blocks, then handles, as they were at the first.
+    pub fn again(&mut self, key: &[u8], value: &[u8]) {
+        let text = keys::text(key);
+        match Key::parse(&text) {
+            Key::Block(cidr) => {
+                if let Ok(block) = Block::decode(cidr, value) {
+                    self.block_again(&text, &block);
+                }
+            }
+            Key::Handle(id) => {
+                if let Ok(handle) = Handle::decode(value) {
+                    self.handle_again(&text, &id, &handle);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hash(&self, handle: &str, cidr: &str) -> u64 {
+        self.hasher.hash_one((handle, cidr))
+    }
+
+    fn count(&mut self, handle: &str, cidr: &str, more: i64) {
+        let hash = self.hash(handle, cidr);
+        let entry = self.tally.entry(hash).or_default();
+        *entry += more;
+        if *entry == 0 {
+            self.tally.remove(&hash);
+        }
+    }
+
     fn report(&mut self, key: &str, kind: ProblemKind, address: Option<IpAddr>, reason: String) {
         self.problems.push(Problem {
             key: key.to_owned(),
@@ -83,7 +171,7 @@ impl Audit {
             Kind::IpReservation => self.reserved.extend(resources::reservation(value)?),
             Kind::WorkloadEndpoint => {
                 for address in resources::endpoint_addresses(value)? {
-                    self.endpoints.insert(address, text.into());
+                    self.endpoint(text, address);
                 }
             }
             _ => {}
@@ -109,6 +197,8 @@ impl Audit {
                 }
             }
         }
+        let mut bits = Bits::new(block.allocations.len());
+        let cidr = block.cidr.to_string();
         for ordinal in (0u32..).take(block.allocations.len()) {
             let (Some(attribute), Some(address)) = (block.attribute(ordinal), block.address(ordinal)) else {
                 continue;
@@ -116,24 +206,66 @@ impl Audit {
             if attribute.released_at.is_some() {
                 continue;
             }
-            let has_endpoint = self.endpoints.remove(&address).is_some();
+            set(&mut bits.taken, ordinal);
             let Some(handle) = attribute.handle() else {
                 let reason = format!("{address} (ordinal {ordinal}) is allocated to no handle");
                 self.report(key, ProblemKind::NoHandle, Some(address), reason);
                 continue;
             };
-            match self.held.get_mut(handle) {
-                Some(blocks) => match blocks.iter_mut().find(|(cidr, _)| *cidr == block.cidr) {
-                    Some((_, count)) => *count += 1,
-                    None => blocks.push((block.cidr, 1)),
-                },
-                None => drop(self.held.insert(handle.into(), vec![(block.cidr, 1)])),
-            }
+            self.count(handle, &cidr, 1);
             // Tunnel addresses have a type, those of Services a service: neither has an endpoint.
             let of_workload = !["type", "service"]
                 .iter()
                 .any(|k| attribute.secondary.contains_key(*k));
-            if of_workload && !has_endpoint {
+            if of_workload {
+                set(&mut bits.lonely, ordinal);
+            }
+        }
+        self.lengths.insert(block.cidr.prefix_len());
+        self.blocks.insert(block.cidr, bits);
+    }
+
+    fn endpoint(&mut self, key: &str, address: IpAddr) {
+        let nets = self
+            .lengths
+            .iter()
+            .filter_map(|len| IpNet::new(address, *len).ok());
+        let nets: Vec<IpNet> = nets.map(|net| net.trunc()).collect();
+        for net in nets {
+            let Some(bits) = self.blocks.get_mut(&net) else {
+                continue;
+            };
+            if let Some(ordinal) = ordinal_in(&net, address)
+                && is_set(&bits.taken, ordinal)
+            {
+                clear(&mut bits.lonely, ordinal);
+                return;
+            }
+        }
+        if self.pools.values().any(|p| p.cidr.contains(&address)) {
+            let reason = format!("{address} is this endpoint's, but it is not allocated");
+            self.report(key, ProblemKind::NotAllocated, Some(address), reason);
+        }
+    }
+
+    fn block_again(&mut self, key: &str, block: &Block) {
+        let cidr = block.cidr.to_string();
+        for ordinal in (0u32..).take(block.allocations.len()) {
+            let (Some(attribute), Some(address)) = (block.attribute(ordinal), block.address(ordinal)) else {
+                continue;
+            };
+            let Some(handle) = attribute.handle().filter(|_| attribute.released_at.is_none()) else {
+                continue;
+            };
+            if self.tally.contains_key(&self.hash(handle, &cidr)) {
+                let blocks = self.held.entry(handle.into()).or_default();
+                match blocks.iter_mut().find(|(known, _)| *known == block.cidr) {
+                    Some((_, count)) => *count += 1,
+                    None => blocks.push((block.cidr, 1)),
+                }
+            }
+            let bits = self.blocks.get(&block.cidr);
+            if bits.is_some_and(|bits| is_set(&bits.lonely, ordinal)) {
                 let reason = format!(
                     "{address} (ordinal {ordinal}) is allocated to {handle}, but no workload endpoint has it"
                 );
@@ -143,12 +275,22 @@ impl Audit {
     }
 
     fn handle(&mut self, key: &str, id: &str, handle: &Handle) {
-        let mut held = self.held.remove(id).unwrap_or_default();
         if handle.block.is_empty() {
             let reason = format!("handle {id} names no block");
             self.report(key, ProblemKind::HandleWithoutBlock, None, reason);
         }
         for (cidr, count) in &handle.block {
+            self.count(id, cidr, -count);
+        }
+    }
+
+    /// Where the handle and the blocks differ. What is in the tally is all that does.
+    fn handle_again(&mut self, key: &str, id: &str, handle: &Handle) {
+        let mut held = self.held.remove(id).unwrap_or_default();
+        for (cidr, count) in &handle.block {
+            if !self.tally.contains_key(&self.hash(id, cidr)) {
+                continue;
+            }
             let block = cidr.parse::<IpNet>().ok();
             let at = held.iter().position(|(known, _)| Some(*known) == block);
             match at.map(|at| held.remove(at).1) {
@@ -159,7 +301,7 @@ impl Audit {
                     self.report(key, ProblemKind::HandleCount, None, reason);
                 }
                 None => {
-                    let known = block.is_some_and(|b| self.blocks.contains(&b));
+                    let known = block.is_some_and(|b| self.blocks.contains_key(&b));
                     let what = if known {
                         "which holds no address for it"
                     } else {
@@ -193,7 +335,7 @@ impl Audit {
             }
             return;
         }
-        let what = if self.blocks.contains(&cidr) {
+        let what = if self.blocks.contains_key(&cidr) {
             "belongs to someone else"
         } else {
             "does not exist"
@@ -220,12 +362,6 @@ impl Audit {
                 reason,
             );
         }
-        for (address, key) in std::mem::take(&mut self.endpoints) {
-            if self.pools.values().any(|p| p.cidr.contains(&address)) {
-                let reason = format!("{address} is this endpoint's, but it is not allocated");
-                self.report(&key, ProblemKind::NotAllocated, Some(address), reason);
-            }
-        }
         self.problems.sort();
         let usage = Usage::sum(&self.pools, self.usage, &self.reserved);
         Report {
@@ -233,5 +369,16 @@ impl Audit {
             problems: self.problems,
             usage,
         }
+    }
+}
+
+/// The ordinal of `address` in a block, `None` outside it or beyond the largest block.
+fn ordinal_in(block: &IpNet, address: IpAddr) -> Option<u32> {
+    match (block, address) {
+        (IpNet::V4(net), IpAddr::V4(a)) => u32::from(a).checked_sub(u32::from(net.network())),
+        (IpNet::V6(net), IpAddr::V6(a)) => {
+            u32::try_from(u128::from(a).checked_sub(u128::from(net.network()))?).ok()
+        }
+        _ => None,
     }
 }

@@ -7,6 +7,7 @@ mod allocator;
 mod calico;
 mod check;
 mod collect;
+mod crash;
 mod faults;
 mod semantics;
 mod simulation;

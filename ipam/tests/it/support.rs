@@ -109,7 +109,7 @@ pub(crate) fn cluster(is_ready: bool) -> String {
 }
 
 /// Lists and watches what an allocator must be shown, and lists again whenever the watch ends.
-async fn feed(store: MemStore, node: String, client: Client, stop: CancellationToken) {
+pub(crate) async fn feed(store: MemStore, node: String, client: Client, stop: CancellationToken) {
     let ranges: Vec<KeyRange> = twill_ipam::keys::watched(&node)
         .into_iter()
         .map(KeyRange::prefix)

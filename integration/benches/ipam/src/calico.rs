@@ -1,0 +1,253 @@
+//! The same steps done Calico's way: what libcalico-go's allocator and CNI plugin send for one pod, call by call, with the same
+//! client on the same etcd. Values are made beforehand, so that only calls are compared; processes, TLS and connections that
+//! Calico makes anew for each pod are left out, which favours it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Result, bail};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use twill_datastore::{Compare, Consistency, KeyRange, Op, Store, Txn};
+
+use crate::world;
+
+const RESOURCES: &str = "/calico/resources/v3/projectcalico.org";
+/// Calico's bound on retries.
+const RETRIES: usize = 100;
+
+/// A node that assigns as Calico does. One pod at a time: Calico holds a lock of the host meanwhile.
+pub struct CalicoNode<S> {
+    store: S,
+    node: String,
+    /// Calls made.
+    pub calls: u64,
+    /// Of these, transactions that write.
+    pub writes: u64,
+}
+
+impl<S: Store> CalicoNode<S> {
+    /// A node, whose resource exists.
+    pub fn new(store: S, node: &str) -> Self {
+        Self {
+            store,
+            node: node.to_owned(),
+            calls: 0,
+            writes: 0,
+        }
+    }
+
+    async fn get(&mut self, key: &str) -> Result<Option<(u64, Value)>> {
+        self.calls += 1;
+        let Some(kv) = self.store.get(key.to_owned()).await? else {
+            return Ok(None);
+        };
+        Ok(Some((kv.mod_revision, serde_json::from_slice(&kv.value)?)))
+    }
+
+    async fn list(&mut self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        self.calls += 1;
+        let range = KeyRange::prefix(prefix.to_owned());
+        let found = self.store.range_all(range, Consistency::Linearised).await?;
+        let pair = |kv: twill_datastore::KeyValue| {
+            (String::from_utf8_lossy(&kv.key).into_owned(), kv.value.to_vec())
+        };
+        Ok(found.kvs.into_iter().map(pair).collect())
+    }
+
+    async fn swap(&mut self, key: &str, at: u64, value: String) -> Result<bool> {
+        self.calls += 1;
+        self.writes += 1;
+        let txn = Txn::when(vec![Compare::mod_revision(key.to_owned(), at)])
+            .then(vec![Op::put(key.to_owned(), value)]);
+        Ok(self.store.txn(txn).await?.succeeded)
+    }
+
+    /// Assigns one address and writes the endpoint: 10 calls for the address, 2 for the endpoint.
+    ///
+    /// # Errors
+    /// If the store fails, or there is no room.
+    pub async fn assign(&mut self, handle: &str) -> Result<IpAddr> {
+        self.get("/calico/ipam/v2/config").await?;
+        self.list(&format!("{RESOURCES}/ipreservations/")).await?;
+        self.get(&world::node_key(&self.node.clone())).await?;
+        self.list(&format!("{RESOURCES}/ippools/")).await?;
+        let prefix = format!("/calico/ipam/v2/host/{}/ipv4/block/", self.node);
+        let affinities = self.list(&prefix).await?;
+        let mut found = None;
+        for (key, _) in &affinities {
+            let name = key.strip_prefix(&prefix).unwrap_or_default();
+            if let Some(address) = self.take_from(key, name, handle).await? {
+                found = Some(address);
+                break;
+            }
+        }
+        let address = match found {
+            Some(address) => address,
+            None => {
+                let name = self.claim().await?;
+                match self.take_from(&format!("{prefix}{name}"), &name, handle).await? {
+                    Some(address) => address,
+                    None => bail!("no room in a block just claimed"),
+                }
+            }
+        };
+        self.list(&format!("{RESOURCES}/workloadendpoints/default/{}-", self.node))
+            .await?;
+        let endpoint = world::endpoint_json(&self.node, handle, &[address]);
+        let key = world::endpoint_key(&self.node, handle);
+        if !self.swap(&key, 0, endpoint).await? {
+            bail!("the endpoint of {handle} exists");
+        }
+        Ok(address)
+    }
+
+    /// Affinity, block, handle, handle written, block written.
+    async fn take_from(&mut self, affinity: &str, name: &str, handle: &str) -> Result<Option<IpAddr>> {
+        for _ in 0..RETRIES {
+            self.get(affinity).await?;
+            let key = format!("/calico/ipam/v2/assignment/ipv4/block/{name}");
+            let Some((at, mut block)) = self.get(&key).await? else {
+                return Ok(None);
+            };
+            let Some(ordinal) = block["unallocated"]
+                .as_array()
+                .and_then(|free| free.first()?.as_u64())
+            else {
+                return Ok(None);
+            };
+            let handle_key = format!("/calico/ipam/v2/handle/{handle}");
+            self.get(&handle_key).await?;
+            let counts = format!(
+                "{{\"block\":{{\"{}\":1}},\"deleted\":false}}",
+                name.replacen('-', "/", 1)
+            );
+            self.swap(&handle_key, 0, counts).await?;
+            if let Some(free) = block["unallocated"].as_array_mut() {
+                free.remove(0);
+            }
+            if block["attributes"].is_null() {
+                block["attributes"] = json!([]);
+            }
+            let index = block["attributes"].as_array().map_or(0, Vec::len);
+            if let Some(attributes) = block["attributes"].as_array_mut() {
+                attributes.push(json!({"handle_id": handle, "secondary": {
+                    "namespace": "default", "node": self.node, "pod": handle,
+                    "timestamp": "2026-08-22 13:33:21.123456789 +0000 UTC"}}));
+            }
+            block["allocations"][usize::try_from(ordinal)?] = json!(index);
+            let number = block["sequenceNumber"].as_u64().unwrap_or(0);
+            block["sequenceNumberForAllocation"][ordinal.to_string()] = json!(number);
+            block["sequenceNumber"] = json!(number + 1);
+            if self.swap(&key, at, block.to_string()).await? {
+                let cidr: IpNet = name.replacen('-', "/", 1).parse()?;
+                let IpAddr::V4(first) = cidr.network() else {
+                    bail!("{cidr} is not IPv4")
+                };
+                let address = Ipv4Addr::from(u32::from(first) + u32::try_from(ordinal)?);
+                return Ok(Some(address.into()));
+            }
+            // Its compensation: the handle is taken back.
+            self.calls += 1;
+            self.writes += 1;
+            self.store
+                .txn(Txn::default().then(vec![Op::delete(handle_key)]))
+                .await?;
+        }
+        bail!("gave up after {RETRIES} attempts");
+    }
+
+    /// Lists all blocks, then pending affinity, block, confirmed affinity. Says the block's name in keys.
+    ///
+    /// # Errors
+    /// If the store fails or every block is taken.
+    pub async fn claim(&mut self) -> Result<String> {
+        for _ in 0..RETRIES {
+            let all = self.list("/calico/ipam/v2/assignment/ipv4/block/").await?;
+            let mut taken = std::collections::BTreeSet::new();
+            for (key, value) in &all {
+                // Calico decodes each of them.
+                let block: Value = serde_json::from_slice(value)?;
+                taken.insert(block["cidr"].as_str().unwrap_or_default().to_owned());
+                let _ = key;
+            }
+            let pools = self.list(&format!("{RESOURCES}/ippools/pool")).await?;
+            let pool: Value = match pools.first() {
+                Some((_, value)) => serde_json::from_slice(value)?,
+                None => bail!("no pool"),
+            };
+            let cidr: IpNet = pool["spec"]["cidr"].as_str().unwrap_or_default().parse()?;
+            let size = u8::try_from(pool["spec"]["blockSize"].as_u64().unwrap_or(26))?;
+            let mut free: Vec<IpNet> = cidr
+                .subnets(size)?
+                .filter(|c| !taken.contains(&c.to_string()))
+                .collect();
+            if free.is_empty() {
+                bail!("no free block");
+            }
+            let start = self
+                .node
+                .bytes()
+                .fold(7usize, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+            let block = free.swap_remove(start % free.len());
+            let name = block.to_string().replacen('/', "-", 1);
+            let affinity = format!("/calico/ipam/v2/host/{}/ipv4/block/{name}", self.node);
+            let state = |state: &str| format!("{{\"state\":\"{state}\",\"deleted\":false}}");
+            self.swap(&affinity, 0, state("pending")).await?;
+            let key = format!("/calico/ipam/v2/assignment/ipv4/block/{name}");
+            self.get(&key).await?;
+            let at = self.get(&affinity).await?.map_or(0, |(at, _)| at);
+            self.swap(&affinity, at, state("pending")).await?;
+            self.get("/calico/ipam/v2/config").await?;
+            if !self
+                .swap(&key, 0, empty_block(&block, &self.node.clone()))
+                .await?
+            {
+                self.calls += 1;
+                self.store
+                    .txn(Txn::default().then(vec![Op::delete(affinity)]))
+                    .await?;
+                continue;
+            }
+            let at = self.get(&affinity).await?.map_or(0, |(at, _)| at);
+            self.swap(&affinity, at, state("confirmed")).await?;
+            return Ok(name);
+        }
+        bail!("gave up after {RETRIES} attempts");
+    }
+}
+
+/// A block as a claim makes it.
+#[must_use]
+pub fn empty_block(cidr: &IpNet, node: &str) -> String {
+    let size = 1usize << (cidr.max_prefix_len() - cidr.prefix_len());
+    let nulls = vec!["null"; size].join(",");
+    let free: Vec<String> = (0..size).map(|i| i.to_string()).collect();
+    format!(
+        r#"{{"cidr":"{cidr}","affinity":"host:{node}","affinity_claim_time":"2026-08-22T13:33:20Z","allocations":[{nulls}],"unallocated":[{}],"attributes":null,"sequenceNumber":1787405600000000000,"sequenceNumberForAllocation":{{}},"deleted":false}}"#,
+        free.join(",")
+    )
+}
+
+/// A full block, each address with its own handle `<network>.<node><n>`.
+#[must_use]
+pub fn full_block(cidr: &IpNet, node: &str, handle: impl Fn(usize) -> String) -> String {
+    let size = 1usize << (cidr.max_prefix_len() - cidr.prefix_len());
+    let indexes: Vec<String> = (0..size).map(|i| i.to_string()).collect();
+    let attributes: Vec<String> = (0..size)
+        .map(|i| {
+            format!(
+                r#"{{"handle_id":"{}","secondary":{{"namespace":"default","node":"{node}","pod":"pod-{i}","timestamp":"2026-08-22 13:33:21.123456789 +0000 UTC"}}}}"#,
+                handle(i)
+            )
+        })
+        .collect();
+    let numbers: Vec<String> = (0..size)
+        .map(|i| format!("\"{i}\":{}", 1_787_405_600_000_000_000_u64 + i as u64))
+        .collect();
+    format!(
+        r#"{{"cidr":"{cidr}","affinity":"host:{node}","affinity_claim_time":"2026-08-22T13:33:20Z","allocations":[{}],"unallocated":[],"attributes":[{}],"sequenceNumber":1787405600000000100,"sequenceNumberForAllocation":{{{}}},"deleted":false}}"#,
+        indexes.join(","),
+        attributes.join(","),
+        numbers.join(",")
+    )
+}

@@ -1,0 +1,26 @@
+//! The rig around Twill's address management: real etcd, real processes, faults, and a checker that knows nothing of how
+//! addresses are assigned.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`etcd`] | a cluster of one or three members on loopback |
+//! | [`proxy`] | what stands between a node and etcd, and what it does to connections |
+//! | [`node`] | a node's process: the allocator as the daemon runs it, and eight workers |
+//! | [`journal`] | what workers asked for and were told, written before it is used |
+//! | [`history`] | every change of every key, from revision 1 |
+//! | [`check`] | invariants I1 to I10, from history and journals alone |
+//! | [`soak`] | all of it together |
+//! | [`world`] | what a cluster holds before the first pod |
+//! | [`bench`] | the numbers of docs/numbers.md |
+//! | [`calico`] | the same steps done Calico's way |
+
+pub mod bench;
+pub mod calico;
+pub mod check;
+pub mod etcd;
+pub mod history;
+pub mod journal;
+pub mod node;
+pub mod proxy;
+pub mod soak;
+pub mod world;
