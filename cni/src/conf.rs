@@ -15,8 +15,9 @@ use crate::error::{CniError, code};
 pub(crate) const STDIN_MAX: u64 = 1024 * 1024;
 /// Longest network name; it is part of an etcd key.
 const NETWORK_MAX: usize = 128;
-/// The key under which a runtime lists what stays.
+/// The key under which a runtime lists what stays, and as the spec misspelt it once.
 const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
+const VALID_ATTACHMENTS_ONCE: &str = "cni.dev/attachments";
 /// Longest version repeated in an answer.
 const VERSION_MAX: usize = 32;
 /// Where the daemon's socket is unless `run_dir` says otherwise.
@@ -84,7 +85,9 @@ pub(crate) struct RawConf {
     #[serde(rename = "prevResult")]
     pub(crate) prev_result: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments")]
-    pub(crate) valid_attachments: Option<Vec<ValidAttachment>>,
+    valid_attachments: Option<Vec<ValidAttachment>>,
+    #[serde(rename = "cni.dev/attachments")]
+    attachments: Option<Vec<ValidAttachment>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -257,6 +260,16 @@ impl Conf {
         all
     }
 
+    /// What GC is to leave; `None` when the runtime does not say.
+    pub(crate) fn valid_attachments(&self) -> Option<&[ValidAttachment]> {
+        let either = self
+            .raw
+            .valid_attachments
+            .as_ref()
+            .or(self.raw.attachments.as_ref());
+        either.map(Vec::as_slice)
+    }
+
     /// `dns` of the result.
     pub(crate) fn dns(&self) -> Value {
         let Some(dns) = &self.raw.runtime.dns else {
@@ -309,8 +322,10 @@ fn decode(stdin: &[u8]) -> Result<(Map<String, Value>, RawConf), CniError> {
     };
     let mut object: Map<String, Value> = serde_json::from_slice(stdin).map_err(unreadable)?;
     // No attachment is valid, which is not the same as no list of them.
-    if let Some(list @ Value::Null) = object.get_mut(VALID_ATTACHMENTS) {
-        *list = Value::Array(Vec::new());
+    for key in [VALID_ATTACHMENTS, VALID_ATTACHMENTS_ONCE] {
+        if let Some(list @ Value::Null) = object.get_mut(key) {
+            *list = Value::Array(Vec::new());
+        }
     }
     without_null(&mut object);
     let raw = RawConf::deserialize(&object).map_err(unreadable)?;
@@ -385,10 +400,10 @@ mod tests {
         .unwrap();
         assert!(conf.annotations().is_empty() && conf.raw.ipam.ipv4_pools.is_empty());
         assert_eq!(
-            conf.raw.prev_result.unwrap(),
-            serde_json::json!({"interfaces": [{}]})
+            conf.raw.prev_result.as_ref().unwrap(),
+            &serde_json::json!({"interfaces": [{}]})
         );
-        assert_eq!(conf.raw.valid_attachments.map(|v| v.len()), Some(0));
+        assert_eq!(conf.valid_attachments().map(<[_]>::len), Some(0));
     }
 
     #[test]

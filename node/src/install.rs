@@ -26,6 +26,10 @@ const STAGED: &str = ".twill-install";
 /// A plugin of a few megabytes is usual; what is larger is something else.
 const PLUGIN_BYTES_MAX: u64 = 256 << 20;
 
+/// How often, and at what distance, a program that was just written is tried while it counts as open for writing.
+const BUSY_RETRIES: u32 = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
+
 /// Flags of `twilld install-cni`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Flags {
@@ -216,34 +220,14 @@ impl Job {
 
     fn probe_binary(&self) -> Result<()> {
         let staged = self.staged_binary();
-        let mut child = Command::new(&staged)
-            .env_clear()
-            .env("CNI_COMMAND", "VERSION")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| {
-                format!(
-                    "the plugin {} does not run on this machine",
-                    self.plugin.display()
-                )
-            })?;
-        if let Some(mut stdin) = child.stdin.take() {
-            let asked = format!("{{\"cniVersion\":\"{}\"}}", self.flags.cni_version);
-            // One that reads nothing answers nothing, which is judged below.
-            let _ = stdin.write_all(asked.as_bytes());
-        }
-        let output = child
-            .wait_with_output()
-            .context("asking the plugin for its versions")?;
-        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let speaks = answer
-            .get("supportedVersions")
-            .and_then(|v| v.as_array())
-            .is_some_and(|v| v.iter().any(|v| v.as_str() == Some(&self.flags.cni_version)));
+        let versions = versions(&staged, &self.flags.cni_version).with_context(|| {
+            format!(
+                "the plugin {} does not run on this machine",
+                self.plugin.display()
+            )
+        })?;
         ensure!(
-            output.status.success() && speaks,
+            versions.contains(&self.flags.cni_version),
             "{} is no CNI plugin that speaks version {}",
             self.plugin.display(),
             self.flags.cni_version
@@ -274,15 +258,33 @@ impl Job {
         stage(&self.staged_conf(), text.as_bytes(), 0o644)
     }
 
-    /// The plugins behind ours.
+    /// The plugins behind ours: there, and of the configuration's version, or every pod would fail.
     fn chain(&self) -> Result<Vec<String>> {
-        let there = |name: &str| self.flags.bin_dir.join(name).is_file();
         let known = conflist::CHAINABLE;
+        let version = &self.flags.cni_version;
+        let fit = |name: &str| -> Result<()> {
+            let path = self.flags.bin_dir.join(name);
+            ensure!(path.is_file(), "{} is not there", path.display());
+            let versions = versions(&path, version)?;
+            ensure!(
+                versions.contains(version),
+                "{} does not speak version {version}; it speaks {}",
+                path.display(),
+                versions.join(", ")
+            );
+            Ok(())
+        };
         match self.flags.chain.as_str() {
             "none" | "" => Ok(Vec::new()),
             "auto" => Ok(known
                 .into_iter()
-                .filter(|n| there(n))
+                .filter(|name| match fit(name) {
+                    Ok(()) => true,
+                    Err(why) => {
+                        tracing::info!(plugin = name, why = format!("{why:#}"), "left out of the chain");
+                        false
+                    }
+                })
                 .map(str::to_owned)
                 .collect()),
             list => list
@@ -294,11 +296,7 @@ impl Job {
                         "--chain {name:?}: one of {}",
                         known.join(", ")
                     );
-                    ensure!(
-                        there(name),
-                        "--chain {name}: {} is not there, and every pod would fail",
-                        self.flags.bin_dir.join(name).display()
-                    );
+                    fit(name).with_context(|| format!("--chain {name}: every pod would fail"))?;
                     Ok(name.to_owned())
                 })
                 .collect(),
@@ -354,6 +352,46 @@ impl Job {
         }
         Ok(())
     }
+}
+
+/// The versions of the spec that a plugin says it speaks; none when it says something else.
+fn versions(plugin: &Path, asked_in: &str) -> Result<Vec<String>> {
+    let spawn = || {
+        Command::new(plugin)
+            .env_clear()
+            .env("CNI_COMMAND", "VERSION")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+    };
+    let mut spawned = spawn();
+    // A process that somebody starts at the same time holds a copy of the handle that wrote the file until its exec.
+    for _ in 0..BUSY_RETRIES {
+        match &spawned {
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(BUSY_PAUSE);
+                spawned = spawn();
+            }
+            _ => break,
+        }
+    }
+    let mut child = spawned.with_context(|| format!("running {}", plugin.display()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let asked = format!("{{\"cniVersion\":\"{asked_in}\"}}");
+        // One that reads nothing answers nothing, which the caller judges.
+        let _ = stdin.write_all(asked.as_bytes());
+    }
+    let output = child
+        .wait_with_output()
+        .with_context(|| format!("asking {} for its versions", plugin.display()))?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let listed = answer.get("supportedVersions").and_then(|v| v.as_array());
+    let texts = listed.into_iter().flatten().filter_map(|v| v.as_str());
+    Ok(texts
+        .filter(|_| output.status.success())
+        .map(str::to_owned)
+        .collect())
 }
 
 fn make_dir(dir: &Path) -> Result<()> {

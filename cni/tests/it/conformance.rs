@@ -186,8 +186,18 @@ fn status_and_gc_came_with_1_1_0_and_need_no_container() {
             }
         }
     }
-    // Without its list GC would free everything.
-    assert_eq!(refused(&[("CNI_COMMAND", "GC")], "1.1.0", json!({})).code(), 7);
+    // Without a list nobody is asked to free anything: no daemon answers here.
+    let dir = tempfile::tempdir().unwrap();
+    let run = plugin(&[("CNI_COMMAND", "GC")], &conf(dir.path(), "1.1.0", json!({})));
+    assert!(run.success && run.stdout.is_empty(), "{run:?}");
+    // As the spec misspelt the key once, which libcni still writes; null is an empty list.
+    for (list, length) in [
+        (json!([{"containerID": "c1", "ifname": "eth0"}]), 1),
+        (Value::Null, 0),
+    ] {
+        let (_, received) = call("GC", "1.1.0", json!({"cni.dev/attachments": list}), done());
+        assert!(matches!(received.request.op, Some(Op::Gc(gc)) if gc.valid.len() == length));
+    }
     // A daemon that is away cannot serve ADD: 50, not 11.
     assert_eq!(
         refused(&[("CNI_COMMAND", "STATUS")], "1.1.0", json!({})).code(),

@@ -219,16 +219,22 @@ fn without_a_daemon_that_serves_pods_no_configuration_is_written() {
 fn the_chain_is_what_is_there_or_what_was_asked_for() {
     let host = Host::new();
     fs::create_dir_all(host.path("bin")).unwrap();
-    fs::write(host.path("bin/portmap"), "").unwrap();
+    fs::write(host.path("bin/portmap"), SCRIPT).unwrap();
+    fs::write(host.path("bin/bandwidth"), SCRIPT.replace(r#","1.0.0"]"#, "]")).unwrap();
+    for chained in ["bin/portmap", "bin/bandwidth"] {
+        fs::set_permissions(host.path(chained), fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let chain = |list: &str| host.job(|f| f.chain = list.into()).chain();
     assert_eq!(chain("auto").unwrap(), ["portmap"]);
     assert_eq!(chain("none").unwrap(), [""; 0]);
+    let error = format!("{:#}", chain("portmap,bandwidth").unwrap_err());
     assert!(
-        chain("portmap,bandwidth")
-            .unwrap_err()
-            .to_string()
-            .contains("bandwidth")
+        error.contains("bandwidth does not speak version 1.0.0"),
+        "{error}"
     );
+    fs::remove_file(host.path("bin/bandwidth")).unwrap();
+    let error = format!("{:#}", chain("bandwidth").unwrap_err());
+    assert!(error.contains("is not there"), "{error}");
     assert!(chain("tuning").is_err());
     let job = host.job(|f| f.mtu = 1400);
     all(&job);
