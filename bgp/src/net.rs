@@ -20,6 +20,7 @@ mod report;
 mod rib_task;
 mod server;
 mod sockopt;
+mod watchers;
 
 pub use handle::{BestChanges, Closed, ConfigureError, Handle, Reset};
 pub use server::{Server, bind};

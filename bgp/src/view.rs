@@ -1,6 +1,7 @@
 //! What the speaker shows: best paths for the FIB, peers and routes for people, events for both. Plain data, made on request.
 
 pub use crate::bfd::table::BfdView;
+use crate::config::PeerConfig;
 use crate::family::{Families, PerFamily};
 use crate::policy::SessionType;
 use crate::wire::community::{ExtendedCommunity, LargeCommunity};
@@ -91,8 +92,31 @@ pub struct PeerStatus {
     pub negotiated: Option<NegotiatedView>,
     /// Messages and updates.
     pub counters: Counters,
+    /// What the peer's configuration says, in force or not.
+    pub config: Box<PeerConfig>,
     /// The BFD session beside the running session.
     pub bfd: Option<BfdView>,
+}
+
+/// Something that has changed, for those who watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A session is established, or is no longer.
+    Session {
+        /// The peer's address.
+        peer: IpAddr,
+        /// [`PeerState::Established`], or [`PeerState::Idle`] when it is over.
+        state: PeerState,
+        /// Why it is over.
+        why: Option<String>,
+    },
+    /// The best path of a prefix; `None` if no peer gives one any more.
+    Best {
+        /// The prefix.
+        prefix: IpNet,
+        /// Its best path.
+        best: Option<Best>,
+    },
 }
 
 /// Prefix counts of one peer and family.
@@ -143,6 +167,10 @@ pub struct NegotiatedView {
     pub long_lived_secs: PerFamily<Option<u32>>,
     /// Codes of all capabilities that the peer sent, ascending.
     pub capabilities: Vec<u8>,
+    /// The capabilities that we sent, in words.
+    pub described_sent: Vec<String>,
+    /// The capabilities that the peer sent, in words.
+    pub described_received: Vec<String>,
 }
 
 /// Counters of one peer since the process started.
@@ -154,6 +182,14 @@ pub struct Counters {
     pub updates_out: u64,
     /// KEEPALIVE messages received.
     pub keepalives_in: u64,
+    /// KEEPALIVE messages sent.
+    pub keepalives_out: u64,
+    /// NOTIFICATION messages received.
+    pub notifications_in: u64,
+    /// NOTIFICATION messages sent.
+    pub notifications_out: u64,
+    /// ROUTE-REFRESH messages received.
+    pub refreshes_in: u64,
     /// Octets received.
     pub octets_in: u64,
     /// Octets handed to the connection.
@@ -180,6 +216,8 @@ pub enum RouteTable {
     Received,
     /// What import policy let through.
     Accepted,
+    /// All paths, also our own.
+    All,
     /// The best path of each prefix.
     Best,
     /// What the peer of the query has been sent.

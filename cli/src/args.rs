@@ -1,5 +1,7 @@
 //! Verbs and flags, calicoctl's where calicoctl has them.
 
+pub(crate) mod bgp;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -80,7 +82,7 @@ pub(crate) enum Command {
     Node(Node),
     /// Ask the BGP speaker of this node.
     #[command(subcommand)]
-    Bgp(Bgp),
+    Bgp(bgp::Bgp),
     /// Addresses.
     #[command(subcommand)]
     Ipam(Ipam),
@@ -226,19 +228,15 @@ pub(crate) struct Label {
 pub(crate) enum Node {
     /// Health of the daemon and its BGP peers.
     Status,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Bgp {
-    /// Peers with their sessions and counts.
-    Peers,
-    /// Routes: own and learned.
-    Routes {
-        /// Only this prefix.
-        prefix: Option<String>,
-        /// Also paths that did not win.
-        #[arg(long)]
-        all_paths: bool,
+    /// Ask BGP peers to send a node's traffic elsewhere (RFC 8326), before its pods go.
+    Drain {
+        /// The node; the daemon's own if none is named.
+        name: Option<String>,
+    },
+    /// End a drain.
+    Undrain {
+        /// The node; the daemon's own if none is named.
+        name: Option<String>,
     },
 }
 

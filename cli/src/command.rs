@@ -4,6 +4,7 @@ pub(crate) mod bgp;
 mod change;
 pub(crate) mod datastore;
 pub(crate) mod delete;
+pub(crate) mod drain;
 pub(crate) mod get;
 pub(crate) mod ipam;
 pub(crate) mod label;

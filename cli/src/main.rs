@@ -16,7 +16,8 @@ use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-use args::{Bgp, Cli, Command, Node};
+use args::{Cli, Command, Node};
+use command::drain::Drain;
 use command::write::Verb;
 
 fn main() -> ExitCode {
@@ -76,10 +77,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Delete(delete) => command::delete::run(daemon, &delete).await,
         Command::Label(label) => command::label::run(daemon, &label).await,
         Command::Node(Node::Status) => command::node::status(daemon).await,
-        Command::Bgp(Bgp::Peers) => command::bgp::peers(daemon).await,
-        Command::Bgp(Bgp::Routes { prefix, all_paths }) => {
-            command::bgp::routes(daemon, prefix, all_paths).await
-        }
+        Command::Node(Node::Drain { name }) => command::drain::run(daemon, name, Drain::Begin).await,
+        Command::Node(Node::Undrain { name }) => command::drain::run(daemon, name, Drain::End).await,
+        Command::Bgp(bgp) => command::bgp::run(daemon, bgp).await,
         Command::Ipam(ipam) => command::ipam::run(daemon, &ipam).await,
         Command::Datastore(datastore) => command::datastore::run(daemon, &datastore).await,
         Command::Version(version) => command::version::run(daemon, &version).await,

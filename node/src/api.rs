@@ -27,6 +27,8 @@ use twill_proto::api::resources_server::ResourcesServer;
 use crate::bgp::Speaker;
 use crate::health::Health;
 
+pub(crate) use bgp::show::counters as bgp_counters;
+
 /// Requests that one connection may have under way.
 const STREAMS_MAX: u32 = 100;
 /// Longest message taken; an object has at most 1.5 MiB.

@@ -13,6 +13,7 @@ pub(crate) mod cache;
 pub(crate) mod config;
 mod filters;
 mod gateways;
+pub(crate) mod metrics;
 mod peers;
 mod policies;
 mod reach;
@@ -20,6 +21,7 @@ mod routes;
 pub(crate) mod secrets;
 mod session;
 mod sessions;
+pub(crate) mod warnings;
 
 pub(crate) use routes::{families, route};
 

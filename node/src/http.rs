@@ -13,11 +13,10 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use twill_bgp::view::PeerState;
 
 use crate::bgp::Speaker;
 use crate::health::Health;
-use crate::metrics::{Metrics, PeerSample};
+use crate::metrics::Metrics;
 
 /// Calico's ports.
 const HEALTH_PORT: u16 = 9099;
@@ -167,15 +166,9 @@ async fn readiness(State(served): State<Served>) -> impl IntoResponse {
 async fn scrape(State(served): State<Served>) -> impl IntoResponse {
     let asked = async { served.speaker.handle()?.peers().await.ok() };
     let peers = tokio::time::timeout(SCRAPE_DEADLINE, asked).await;
-    let sample = |p: &twill_bgp::PeerStatus| PeerSample {
-        peer: p.address.to_string(),
-        established: p.state == PeerState::Established,
-        received: p.prefixes.ipv4.received + p.prefixes.ipv6.received,
-        advertised: p.prefixes.ipv4.advertised + p.prefixes.ipv6.advertised,
-    };
-    let peers: Vec<PeerSample> = match peers {
-        Ok(Some(statuses)) => statuses.iter().map(sample).collect(),
-        _ => Vec::new(),
+    let peers = match peers {
+        Ok(Some(statuses)) => crate::bgp::metrics::text(&statuses),
+        _ => String::new(),
     };
     let ready: Vec<_> = served
         .health

@@ -32,20 +32,6 @@ struct ComponentLabel {
     component: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PeerLabel {
-    peer: String,
-}
-
-/// One peer's numbers at the time of a scrape.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PeerSample {
-    pub(crate) peer: String,
-    pub(crate) established: bool,
-    pub(crate) received: u64,
-    pub(crate) advertised: u64,
-}
-
 /// All metrics. Cheap to clone; one registry behind.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -53,9 +39,6 @@ pub(crate) struct Metrics {
     cni_requests: Family<CniLabels, Counter>,
     cni_seconds: Family<CommandLabel, Histogram, fn() -> Histogram>,
     ready: Family<ComponentLabel, Gauge>,
-    peer_established: Family<PeerLabel, Gauge>,
-    peer_received: Family<PeerLabel, Gauge>,
-    peer_advertised: Family<PeerLabel, Gauge>,
     datastore_updates: Counter,
     datastore_unreadable: Counter,
 }
@@ -68,9 +51,6 @@ impl Default for Metrics {
             cni_requests: Family::default(),
             cni_seconds: Family::new_with_constructor(seconds),
             ready: Family::default(),
-            peer_established: Family::default(),
-            peer_received: Family::default(),
-            peer_advertised: Family::default(),
             datastore_updates: Counter::default(),
             datastore_unreadable: Counter::default(),
         };
@@ -89,21 +69,6 @@ impl Default for Metrics {
             "ready",
             "1 for each component that is ready",
             metrics.ready.clone(),
-        );
-        registry.register(
-            "bgp_peer_established",
-            "1 for each established session",
-            metrics.peer_established.clone(),
-        );
-        registry.register(
-            "bgp_peer_prefixes_received",
-            "Prefixes from each peer",
-            metrics.peer_received.clone(),
-        );
-        registry.register(
-            "bgp_peer_prefixes_advertised",
-            "Prefixes to each peer",
-            metrics.peer_advertised.clone(),
         );
         registry.register(
             "datastore_updates",
@@ -135,30 +100,12 @@ impl Metrics {
         self.datastore_unreadable.inc_by(unreadable);
     }
 
-    /// The text of a scrape, with what is only known now.
-    pub(crate) fn scrape(&self, ready: &[(&'static str, bool)], peers: &[PeerSample]) -> String {
+    /// The text of a scrape, with what is only known now: who is ready, and the text of the BGP peers.
+    pub(crate) fn scrape(&self, ready: &[(&'static str, bool)], peers: &str) -> String {
         for (component, ready) in ready {
             self.ready
                 .get_or_create(&ComponentLabel { component })
                 .set((*ready).into());
-        }
-        // Peers that are no longer configured must not linger.
-        self.peer_established.clear();
-        self.peer_received.clear();
-        self.peer_advertised.clear();
-        for sample in peers {
-            let label = PeerLabel {
-                peer: sample.peer.clone(),
-            };
-            self.peer_established
-                .get_or_create(&label)
-                .set(sample.established.into());
-            self.peer_received
-                .get_or_create(&label)
-                .set(i64::try_from(sample.received).unwrap_or(i64::MAX));
-            self.peer_advertised
-                .get_or_create(&label)
-                .set(i64::try_from(sample.advertised).unwrap_or(i64::MAX));
         }
         let mut text = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,6 +113,7 @@ impl Metrics {
             // Writing to a string does not fail.
             text.clear();
         }
+        text.push_str(peers);
         let _ = writeln!(text, "# EOF");
         text
     }
@@ -179,20 +127,19 @@ mod tests {
     fn a_scrape_shows_what_was_counted_and_forgets_departed_peers() {
         let metrics = Metrics::default();
         metrics.cni_request("ADD", 11, Duration::from_millis(3));
-        let peer = PeerSample {
-            peer: "10.0.0.2".into(),
-            established: true,
-            received: 3,
-            advertised: 1,
-        };
-        let text = metrics.scrape(&[("cni", true)], &[peer]);
+        let peers = crate::bgp::metrics::text(&[crate::bgp::metrics::sample("10.0.0.2")]);
+        let text = metrics.scrape(&[("cni", true)], &peers);
+        assert!(
+            text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1,
+            "{text}"
+        );
         for line in [
             "twill_cni_requests_total{command=\"ADD\",code=\"11\"} 1",
             "twill_ready{component=\"cni\"} 1",
-            "twill_bgp_peer_prefixes_received{peer=\"10.0.0.2\"} 3",
+            "twill_bgp_peer_established{peer=\"10.0.0.2\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in {text}");
         }
-        assert!(!metrics.scrape(&[], &[]).contains("10.0.0.2"));
+        assert!(!metrics.scrape(&[], "").contains("10.0.0.2"));
     }
 }

@@ -77,6 +77,7 @@ impl Peer {
                 return;
             }
             (ConnState::Established(..), MessageType::RouteRefresh) => {
+                self.counters.refreshes_in += 1;
                 self.flush(routes);
                 return self.refresh(now, id, body);
             }

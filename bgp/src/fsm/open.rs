@@ -62,6 +62,8 @@ pub struct Session {
     pub long_lived: Option<LongLivedCapability>,
     /// Codes of the peer's capabilities.
     pub capabilities: Vec<u8>,
+    /// The peer's capabilities in words.
+    pub described: Vec<String>,
 }
 
 /// Our OPEN for this peer.
@@ -164,6 +166,7 @@ pub(super) fn negotiate(
         notification_restart: config.graceful_restart.notification && restart.is_some_and(|r| r.notification),
         restart,
         capabilities: theirs.codes.clone(),
+        described: theirs.describe(),
     })
 }
 

@@ -72,7 +72,9 @@ impl Peer {
         let hold = HoldTime::try_from(self.config.timers.hold_secs).or_else(|_| HoldTime::try_from(3));
         let Ok(hold) = hold else { return };
         let mut bytes = Vec::new();
-        open::offer(&self.own, &self.config, self.sessions > 0, hold).encode(&mut bytes);
+        let offer = open::offer(&self.own, &self.config, self.sessions > 0, hold);
+        self.offered = offer.capabilities.describe();
+        offer.encode(&mut bytes);
         if let Some(conn) = self.conn(id) {
             let wait = if conn.direction == Direction::Accepted {
                 OPEN_WAIT_ACCEPTED

@@ -92,6 +92,7 @@ pub struct Peer {
     jitter: u64,
     last_error_sent: Option<String>,
     last_error_received: Option<String>,
+    pub(super) offered: Vec<String>,
 }
 
 impl Peer {
@@ -113,6 +114,7 @@ impl Peer {
             jitter: seed | 1,
             last_error_sent: None,
             last_error_received: None,
+            offered: Vec::new(),
         }
     }
 
@@ -195,6 +197,12 @@ impl Peer {
         self.sessions
     }
 
+    /// Capabilities of the OPEN that was sent last, in words.
+    #[must_use]
+    pub fn offered(&self) -> &[String] {
+        &self.offered
+    }
+
     /// What last ended a connection from our side, and from the other.
     #[must_use]
     pub fn last_errors(&self) -> (Option<&str>, Option<&str>) {
@@ -221,6 +229,7 @@ impl Peer {
 
     pub(super) fn send_keepalive(&mut self, now: Instant, id: ConnId) {
         let mut out = Vec::new();
+        self.counters.keepalives_out += 1;
         keepalive(&mut out);
         self.send(now, id, out);
     }
@@ -272,8 +281,14 @@ impl Peer {
             self.event(cause.to_string());
         }
         match &cause {
-            Cause::Sent(n) => self.last_error_sent = Some(n.to_string()),
-            Cause::Received(n) => self.last_error_received = Some(n.to_string()),
+            Cause::Sent(n) => {
+                self.counters.notifications_out += 1;
+                self.last_error_sent = Some(n.to_string());
+            }
+            Cause::Received(n) => {
+                self.counters.notifications_in += 1;
+                self.last_error_received = Some(n.to_string());
+            }
             Cause::Closed(_) => self.last_error_received = Some(cause.to_string()),
             Cause::Replaced | Cause::Stopped => {}
         }

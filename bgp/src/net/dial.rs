@@ -42,6 +42,8 @@ pub(super) async fn dial(config: &PeerConfig) -> io::Result<TcpStream> {
     } else {
         TcpSocket::new_v6()?
     };
+    // Before the first segment: the peer's answer must be signed and near already.
+    protect(&socket, config)?;
     if let Some(local) = config.local_address {
         socket.set_reuseaddr(true)?;
         socket.bind(SocketAddr::new(local, 0))?;

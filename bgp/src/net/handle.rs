@@ -2,12 +2,12 @@
 //! RIB task and, where it asks something, one answer.
 
 use crate::config::{Config, ConfigError, Origination};
-use crate::view::{Best, Converged, Event, PeerStatus, Reach, RouteQuery, RouteView};
+use crate::view::{Best, Converged, Event, Notice, PeerStatus, Reach, RouteQuery, RouteView};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Commands waiting for the RIB task; callers wait beyond.
 const COMMANDS_MAX: usize = 64;
@@ -57,6 +57,7 @@ pub(crate) enum Command {
     Events(IpAddr, oneshot::Sender<Vec<Event>>),
     Reset(IpAddr, Reset, oneshot::Sender<bool>),
     Subscribe,
+    Watch(oneshot::Sender<broadcast::Receiver<Notice>>),
     BestChanges(oneshot::Sender<BTreeMap<IpNet, Option<Best>>>),
     /// Close all connections, the graceful-restart way.
     Stop,
@@ -179,6 +180,15 @@ impl Handle {
             handle: self.clone(),
             asked: None,
         })
+    }
+
+    /// Sessions and best paths as they change from now on. A receiver that is too slow misses the oldest, and is told how
+    /// many.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn watch(&self) -> Result<broadcast::Receiver<Notice>, Closed> {
+        self.ask(Command::Watch).await
     }
 
     /// Whether route selection is settled, per family (see [`Converged`]); changes can be awaited. Only from then on may

@@ -20,6 +20,7 @@ pub(super) struct Report {
     pub(super) counters: Counters,
     pub(super) last_error_sent: Option<String>,
     pub(super) last_error_received: Option<String>,
+    pub(super) offered: Vec<String>,
     events: VecDeque<(Instant, String)>,
 }
 
@@ -37,6 +38,7 @@ impl SharedReport {
             counters: Counters::default(),
             last_error_sent: None,
             last_error_received: None,
+            offered: Vec::new(),
             events: VecDeque::new(),
         })))
     }
@@ -53,6 +55,7 @@ impl SharedReport {
         if report.state != state {
             if (report.state == PeerState::Established) != (state == PeerState::Established) {
                 report.session = peer.session().cloned();
+                report.offered = peer.offered().to_vec();
             }
             report.state = state;
             report.since = now;

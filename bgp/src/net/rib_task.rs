@@ -6,13 +6,14 @@ use super::handle::{Command, ConfigureError, Reset};
 use super::listener::{self, Accepted};
 use super::peer_task::{PeerCommand, PeerEvent, PeerEvents, PeerTask, until};
 use super::report::SharedReport;
+use super::watchers::Watchers;
 use crate::bfd::Demand;
 use crate::config::{Config, PeerConfig, Secret};
 use crate::family::PerFamily;
 use crate::fsm::Stop;
 use crate::rib::PeerId;
 use crate::speaker::{Output, PeerChange, Speaker};
-use crate::view::{Best, Converged, NegotiatedView, PeerStatus, PrefixCounts};
+use crate::view::{Best, Converged, NegotiatedView, Notice, PeerState, PeerStatus, PrefixCounts};
 use crate::wire::Notification;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +69,9 @@ pub(super) struct RibTask {
     converged: watch::Sender<Converged>,
     next_hops: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     bfd: Bfd,
+    watchers: Watchers,
+    /// Somebody programs the best paths; otherwise they are kept for watchers only.
+    subscribed: bool,
     best_wanted: Option<oneshot::Sender<BTreeMap<IpNet, Option<Best>>>>,
 }
 
@@ -94,6 +98,8 @@ impl RibTask {
             converged,
             next_hops,
             bfd,
+            watchers: Watchers::default(),
+            subscribed: false,
             best_wanted: None,
         }
     }
@@ -248,6 +254,11 @@ impl RibTask {
                     self.want_bfd(peer);
                 }
                 PeerChange::Removed(peer) => {
+                    self.session_changed(
+                        peer,
+                        PeerState::Idle,
+                        Some("it is no longer configured".to_owned()),
+                    );
                     self.tell(peer, PeerCommand::Stop(Stop::Notify(Notification::DECONFIGURED)));
                     if let Some(handle) = self.peers.remove(&peer) {
                         self.bfd.want(handle.address, None);
@@ -295,6 +306,13 @@ impl RibTask {
         }
     }
 
+    fn session_changed(&self, peer: PeerId, state: PeerState, why: Option<String>) {
+        if let Some(handle) = self.peers.get(&peer) {
+            let peer = handle.address;
+            self.watchers.tell(|| Notice::Session { peer, state, why });
+        }
+    }
+
     fn peer_events(&mut self, peer: PeerId, events: Vec<PeerEvent>) {
         let now = Instant::now();
         if !self.peers.contains_key(&peer) {
@@ -303,10 +321,12 @@ impl RibTask {
         for event in events {
             match event {
                 PeerEvent::Up(session) => {
+                    self.session_changed(peer, PeerState::Established, None);
                     self.speaker.up(now, peer, *session);
                     self.want_bfd(peer);
                 }
                 PeerEvent::Down(down) => {
+                    self.session_changed(peer, PeerState::Idle, Some(down.cause.to_string()));
                     self.speaker.down(now, peer, &down);
                     self.want_bfd(peer);
                 }
@@ -379,7 +399,16 @@ impl RibTask {
             Command::Reset(address, how, answer) => {
                 let _ = answer.send(self.reset(address, how));
             }
-            Command::Subscribe => self.speaker.subscribe(),
+            Command::Subscribe => {
+                self.subscribed = true;
+                self.speaker.subscribe();
+            }
+            Command::Watch(answer) => {
+                if !self.watchers.any() && !self.subscribed {
+                    self.speaker.subscribe_from_now();
+                }
+                let _ = answer.send(self.watchers.join());
+            }
             Command::BestChanges(answer) => self.best_wanted = Some(answer),
             // Both end the loop before they come here.
             Command::Stop | Command::Shutdown(_) => {}
@@ -406,7 +435,20 @@ impl RibTask {
         true
     }
 
+    /// Without anybody who programs best paths, watchers are shown them, and nobody keeps them when the last has gone.
+    fn show_best(&mut self) {
+        if self.subscribed || !self.watchers.has_channel() {
+            return;
+        }
+        if !self.watchers.any() {
+            self.speaker.unsubscribe();
+        } else if self.speaker.has_best_changes() {
+            self.watchers.best(&self.speaker.best_changes());
+        }
+    }
+
     fn answer_best(&mut self) {
+        self.show_best();
         if self.best_wanted.is_none() || !self.speaker.has_best_changes() {
             return;
         }
@@ -414,6 +456,7 @@ impl RibTask {
         if changes.is_empty() {
             return;
         }
+        self.watchers.best(&changes);
         if let Some(answer) = self.best_wanted.take()
             && answer.send(changes).is_err()
         {
@@ -499,6 +542,8 @@ fn status(
             s.long_lived.and_then(|l| *l.families.at(f)).map(|l| l.stale_secs)
         }),
         capabilities: s.capabilities.clone(),
+        described_sent: report.offered.clone(),
+        described_received: s.described.clone(),
     });
     PeerStatus {
         address: config.address,
@@ -513,6 +558,7 @@ fn status(
         last_error_received: report.last_error_received.clone(),
         negotiated,
         counters: report.counters,
+        config: Box::new(config.clone()),
         bfd: None,
     }
 }

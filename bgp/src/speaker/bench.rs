@@ -166,6 +166,7 @@ pub(super) fn session(config: &PeerConfig, id: u32) -> Session {
         add_path_out: config.add_path.send,
         long_lived,
         capabilities: Vec::new(),
+        described: Vec::new(),
     }
 }
 

@@ -40,6 +40,21 @@ impl Speaker {
         self.v6.mark_all_for_fib();
     }
 
+    /// Starts keeping changes, with everything taken as known: for those who only want to see what happens.
+    pub fn subscribe_from_now(&mut self) {
+        for fib in self.fibs() {
+            fib.get_or_insert_default();
+        }
+        self.v4.know_all(&self.shared);
+        self.v6.know_all(&self.shared);
+    }
+
+    /// Stops keeping changes.
+    pub fn unsubscribe(&mut self) {
+        self.v4.forget_fib();
+        self.v6.forget_fib();
+    }
+
     /// Whether [`Speaker::best_changes`] would give something.
     #[must_use]
     pub fn has_best_changes(&self) -> bool {
@@ -66,6 +81,23 @@ impl<P: Prefix> Plane<P> {
     fn mark_all_for_fib(&mut self) {
         let ids: Vec<DestId> = self.table.iter().map(|(id, _)| id).collect();
         ids.into_iter().for_each(|id| self.touch(id));
+    }
+
+    fn know_all(&mut self, shared: &Shared) {
+        let ids: Vec<DestId> = self.table.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            if self.best_for_fib(shared, id).is_some()
+                && let Some(fib) = &mut self.fib
+            {
+                fib.given.set(id);
+            }
+        }
+    }
+
+    fn forget_fib(&mut self) {
+        self.fib = None;
+        let ids: Vec<DestId> = self.table.iter().map(|(id, _)| id).collect();
+        ids.into_iter().for_each(|id| self.try_free(id));
     }
 
     fn best_changes(&mut self, shared: &Shared, into: &mut BTreeMap<IpNet, Option<Best>>) {

@@ -133,6 +133,7 @@ impl<P: Prefix> Plane<P> {
         let of_peer = peer.is_none_or(|p| p == path.peer);
         match table {
             RouteTable::Received => of_peer && path.peer != PeerId::LOCAL,
+            RouteTable::All => of_peer,
             RouteTable::Accepted => of_peer && path.eligible(),
             RouteTable::Best => of_peer && place == 0 && path.eligible(),
             RouteTable::Advertised => {

@@ -1,6 +1,8 @@
 //! Capabilities (RFC 5492): what an OPEN offers. A capability that we do not know, or whose value is malformed, counts as not
 //! offered; it never ends a session, since NOTIFICATION 2/7 makes Calico's BIRD drop all capabilities.
 
+mod describe;
+
 use crate::family::{Families, Family, PerFamily};
 use nom::bytes::complete::take;
 use nom::multi::length_data;

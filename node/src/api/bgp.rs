@@ -1,4 +1,8 @@
-//! The service of the BGP speaker: its peers and routes.
+//! The service of the BGP speaker: its peers and routes, with or without a fabric around it.
+
+mod find;
+pub(super) mod show;
+mod watch;
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -7,23 +11,31 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use futures_util::stream::{self, Stream};
 use ipnet::IpNet;
 use tonic::{Request, Response, Status};
-use twill_bgp::view::{RouteQuery, RouteTable};
+use twill_bgp::net::{Closed, Handle, Reset};
+use twill_bgp::view::{PeerState, RouteQuery, RouteTable};
 use twill_bgp::{PeerStatus, RouteView};
 use twill_datastore::Store;
 use twill_proto::api::bgp_server::Bgp as Service;
-use twill_proto::api::{BgpRoute, Peer, PeerType, PeersReply, PeersRequest, RoutesReply, RoutesRequest};
+use twill_proto::api::{
+    DetailReply, DetailRequest, Notice, PeersReply, PeersRequest, ResetReply, ResetRequest,
+    RouteTable as AskedTable, RoutesReply, RoutesRequest, WatchRequest,
+};
 
 use super::Api;
-use crate::bgp::{Speaker, config};
+use crate::bgp::Speaker;
+use crate::bgp::config::Derived;
 
 /// Most routes in one answer: more than a person reads and a script should ask for.
 const ROUTES_MAX: usize = 100_000;
-/// Routes in one message; about 100 bytes each, far below a message's 4 MiB.
+/// Routes in one message; about 150 bytes each, far below a message's 4 MiB.
 const ROUTES_A_MESSAGE: usize = 1000;
 
 pub(super) struct Bgp {
     speaker: Speaker,
 }
+
+/// An answer in many messages.
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Bgp {
     /// The service of a speaker, with or without a fabric around it.
@@ -34,126 +46,171 @@ impl Bgp {
     pub(super) fn new<S: Store>(api: Api<S>) -> Self {
         Self { speaker: api.speaker }
     }
+
+    fn running(&self) -> Result<(Handle, std::sync::Arc<Derived>), Status> {
+        let both = self.speaker.handle().zip(self.speaker.derived());
+        both.ok_or_else(|| Status::unavailable("the BGP speaker does not run yet"))
+    }
+
+    /// The peers that a person means; all if nothing is said.
+    async fn meant(
+        &self,
+        handle: &Handle,
+        derived: &Derived,
+        text: &str,
+    ) -> Result<(Vec<PeerStatus>, Option<PeerStatus>), Status> {
+        let peers = handle.peers().await.map_err(closed)?;
+        let one = if text.is_empty() {
+            None
+        } else {
+            Some(find::peer(&peers, derived, text)?.clone())
+        };
+        Ok((peers, one))
+    }
+}
+
+fn closed(closed: Closed) -> Status {
+    Status::unavailable(closed.to_string())
+}
+
+fn unix_secs() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 #[tonic::async_trait]
 impl Service for Bgp {
     async fn peers(&self, _: Request<PeersRequest>) -> Result<Response<PeersReply>, Status> {
-        let (Some(handle), Some(derived)) = (self.speaker.handle(), self.speaker.derived()) else {
+        let Ok((handle, derived)) = self.running() else {
             return Ok(Response::new(PeersReply::default()));
         };
-        let statuses = handle
-            .peers()
-            .await
-            .map_err(|e| Status::unavailable(e.to_string()))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let peers = statuses
-            .iter()
-            .map(|status| peer(&derived, now.as_secs(), status))
-            .collect();
-        let (local_as, router_id) = (derived.config.asn, derived.config.router_id.to_string());
+        let statuses = handle.peers().await.map_err(closed)?;
+        let now = unix_secs();
+        let peers = statuses.iter().map(|status| show::peer(&derived, now, status));
         Ok(Response::new(PeersReply {
-            local_as,
-            router_id,
-            peers,
+            local_as: derived.config.asn,
+            router_id: derived.config.router_id.to_string(),
+            peers: peers.collect(),
         }))
     }
 
-    type RoutesStream = Pin<Box<dyn Stream<Item = Result<RoutesReply, Status>> + Send>>;
+    async fn detail(&self, request: Request<DetailRequest>) -> Result<Response<DetailReply>, Status> {
+        let (handle, derived) = self.running()?;
+        let text = request.into_inner().peer;
+        let (_, status) = self.meant(&handle, &derived, &text).await?;
+        let status = status.ok_or_else(|| Status::invalid_argument("which peer?"))?;
+        let events = handle.events(status.address).await.map_err(closed)?;
+        Ok(Response::new(show::detail(
+            &derived,
+            unix_secs(),
+            &status,
+            &events,
+        )))
+    }
+
+    type RoutesStream = Messages<RoutesReply>;
 
     async fn routes(&self, request: Request<RoutesRequest>) -> Result<Response<Self::RoutesStream>, Status> {
-        let RoutesRequest { prefix, all_paths } = request.into_inner();
-        let table = if all_paths {
-            RouteTable::Received
-        } else {
-            RouteTable::Best
+        let asked = request.into_inner();
+        let (handle, derived) = self.running()?;
+        let (_, peer) = self.meant(&handle, &derived, &asked.peer).await?;
+        let one = !asked.prefix.is_empty();
+        let table = match asked.table() {
+            AskedTable::Received => RouteTable::Received,
+            AskedTable::Accepted => RouteTable::Accepted,
+            AskedTable::Advertised if peer.is_none() => {
+                return Err(Status::invalid_argument("advertised to which peer? say --peer"));
+            }
+            AskedTable::Advertised => RouteTable::Advertised,
+            AskedTable::Unspecified if one || asked.all_paths => RouteTable::All,
+            AskedTable::Unspecified => RouteTable::Best,
         };
         let query = RouteQuery {
             table,
-            peer: None,
-            prefix: parse_prefix(&prefix)?,
+            peer: peer.map(|p| p.address),
+            prefix: None,
             limit: ROUTES_MAX,
         };
-        let handle = self
-            .speaker
-            .handle()
-            .ok_or_else(|| Status::unavailable("the BGP speaker does not run yet"))?;
-        let routes = handle
-            .routes(query)
-            .await
-            .map_err(|e| Status::unavailable(e.to_string()))?;
+        let routes = look_up(&handle, query, &asked.prefix).await?;
         let message = |chunk: &[RouteView]| {
             Ok(RoutesReply {
-                routes: chunk.iter().map(route).collect(),
+                routes: chunk.iter().map(show::route).collect(),
             })
         };
         let messages: Vec<_> = routes.chunks(ROUTES_A_MESSAGE).map(message).collect();
         Ok(Response::new(Box::pin(stream::iter(messages))))
     }
-}
 
-fn parse_prefix(text: &str) -> Result<Option<IpNet>, Status> {
-    if text.is_empty() {
-        return Ok(None);
+    async fn reset(&self, request: Request<ResetRequest>) -> Result<Response<ResetReply>, Status> {
+        let ResetRequest { peer, soft } = request.into_inner();
+        let (handle, derived) = self.running()?;
+        let all = handle.peers().await.map_err(closed)?;
+        let meant: Vec<&PeerStatus> = match peer.as_str() {
+            "" => return Err(Status::invalid_argument("which peer? `all` is every peer")),
+            "all" => all.iter().collect(),
+            text => vec![find::peer(&all, &derived, text)?],
+        };
+        let how = if soft { Reset::Soft } else { Reset::Hard };
+        let mut reply = ResetReply::default();
+        for status in meant {
+            let address = status.address.to_string();
+            if status.state == PeerState::Established {
+                tracing::info!(peer = %address, soft, "session reset by an operator");
+                handle.reset(status.address, how).await.map_err(closed)?;
+            } else {
+                reply.down.push(address.clone());
+            }
+            reply.peers.push(address);
+        }
+        Ok(Response::new(reply))
     }
-    let net = text
-        .parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    net.map(|net| Some(net.trunc()))
-        .map_err(|_| Status::invalid_argument(format!("{text:?} is neither an address nor a prefix")))
+
+    type WatchStream = Messages<Notice>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let asked = request.into_inner();
+        let (handle, derived) = self.running()?;
+        let (_, peer) = self.meant(&handle, &derived, &asked.peer).await?;
+        let notices = handle.watch().await.map_err(closed)?;
+        let wanted = watch::Wanted {
+            peer: peer.map(|p| p.address),
+            sessions: asked.sessions || !asked.routes,
+            routes: asked.routes || !asked.sessions,
+        };
+        let messages = watch::messages(notices, wanted, self.speaker.clone());
+        Ok(Response::new(Box::pin(messages)))
+    }
 }
 
-fn peer(derived: &config::Derived, now_secs: u64, status: &PeerStatus) -> Peer {
-    let source = derived.sources.get(&status.address);
-    let kind = match source.map(|s| s.kind) {
-        Some(config::PeerType::Mesh) => PeerType::Mesh,
-        Some(config::PeerType::Global) => PeerType::Global,
-        Some(config::PeerType::Node) => PeerType::Node,
-        None => PeerType::Unspecified,
+/// Routes of a prefix, or of all. An address without a length stands for the longest prefix that has it and has routes.
+async fn look_up(handle: &Handle, query: RouteQuery, text: &str) -> Result<Vec<RouteView>, Status> {
+    let of = async |prefix: Option<IpNet>| {
+        let query = RouteQuery {
+            prefix,
+            ..query.clone()
+        };
+        handle.routes(query).await.map_err(closed)
     };
-    let configured = derived.config.peers.iter().find(|p| p.address == status.address);
-    let counts = [status.prefixes.ipv4, status.prefixes.ipv6];
-    let error = status
-        .last_error_received
-        .iter()
-        .chain(&status.last_error_sent)
-        .next()
-        .cloned();
-    let established = status.state == twill_bgp::view::PeerState::Established;
-    Peer {
-        address: status.address.to_string(),
-        port: configured.map_or(0, |p| p.port.into()),
-        r#type: kind.into(),
-        remote_as: status.asn,
-        local_as: derived.config.asn,
-        state: status.state.to_string(),
-        since_unix_secs: i64::try_from(now_secs.saturating_sub(status.state_age.as_secs()))
-            .unwrap_or(i64::MAX),
-        info: error.filter(|_| !established).unwrap_or_default(),
-        prefixes_received: counts.iter().map(|c| c.received).sum(),
-        prefixes_advertised: counts.iter().map(|c| c.advertised).sum(),
-        router_id: status
-            .negotiated
-            .as_ref()
-            .map_or_else(String::new, |n| n.router_id.to_string()),
-        source: source.map_or_else(String::new, |s| s.name.clone()),
+    if text.is_empty() {
+        return of(None).await;
     }
-}
-
-fn route(view: &RouteView) -> BgpRoute {
-    let community = |c: &u32| format!("{}:{}", c >> 16, c & 0xffff);
-    BgpRoute {
-        prefix: view.prefix.to_string(),
-        next_hop: view
-            .next_hop
-            .map_or_else(|| "self".to_owned(), |hop| hop.to_string()),
-        peer: view.peer.map_or_else(String::new, |peer| peer.to_string()),
-        as_path: view.as_path.clone(),
-        origin: view.origin.to_owned(),
-        local_pref: view.local_pref,
-        med: view.med,
-        communities: view.communities.iter().map(community).collect(),
-        best: view.best,
-        stale: view.stale,
+    if let Ok(net) = text.parse::<IpNet>() {
+        return of(Some(net.trunc())).await;
     }
+    let address: IpAddr = text
+        .parse()
+        .map_err(|_| Status::invalid_argument(format!("{text:?} is neither an address nor a prefix")))?;
+    let whole = IpNet::from(address);
+    for len in (0..=whole.max_prefix_len()).rev() {
+        let Ok(net) = IpNet::new(address, len) else {
+            continue;
+        };
+        let found = of(Some(net.trunc())).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    Ok(Vec::new())
 }

@@ -20,6 +20,8 @@ use crate::fabric::Fabric;
 pub(crate) const DEFAULT_AS: u32 = 64512;
 /// Where BGP listens if no resource says (RFC 4271 section 8).
 pub(crate) const BGP_PORT: u16 = 179;
+/// On a Node: `true` asks its peers to go elsewhere (RFC 8326). `twillctl node drain` sets it.
+const DRAIN: &str = "twill.net/drain";
 /// Metric of routes if no resource says, as Calico.
 const NORMAL_ROUTE_PRIORITY: u32 = 1024;
 
@@ -98,6 +100,7 @@ pub(crate) fn bgp_config(
     config.listen = listen(own, fabric, &addresses);
     config.track_next_hops = true;
     config.cluster_id = cluster_id(node);
+    config.graceful_shutdown = node.metadata.annotations.get(DRAIN).is_some_and(|v| v == "true");
     let local = Local {
         name: own,
         node,

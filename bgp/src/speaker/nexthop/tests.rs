@@ -190,6 +190,7 @@ fn session(config: &PeerConfig) -> Session {
         add_path_out: Families::NONE,
         long_lived: None,
         capabilities: Vec::new(),
+        described: Vec::new(),
     }
 }
 

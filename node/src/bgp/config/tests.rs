@@ -484,6 +484,29 @@ fn the_configuration_is_valid_and_there_is_none_without_an_address() {
 }
 
 #[test]
+fn a_node_that_is_annotated_so_drains() {
+    let json = |annotations: &str| {
+        format!(
+            r#"{{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{{"name":"n1","annotations":{annotations}}},"spec":{}}}"#,
+            node("172.31.0.10/24")
+        )
+    };
+    for (annotations, drains) in [
+        ("{}", false),
+        (r#"{"twill.net/drain":"true"}"#, true),
+        (r#"{"twill.net/drain":"false"}"#, false),
+    ] {
+        let mut fabric = Fabric::default();
+        put(&mut fabric, Key::cluster(Kind::Node, "n1"), json(annotations));
+        assert_eq!(
+            derive("n1", &fabric).unwrap().config.graceful_shutdown,
+            drains,
+            "{annotations}"
+        );
+    }
+}
+
+#[test]
 fn local_pref_is_calicos() {
     let v4: IpNet = "10.0.0.0/26".parse().unwrap();
     assert_eq!(local_pref(&Fabric::default(), &v4), 2_147_482_623);
