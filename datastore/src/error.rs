@@ -40,6 +40,16 @@ pub enum StoreError {
         /// The oldest revision that can still be read, when the store said.
         oldest: Option<Revision>,
     },
+    /// The store is older than what was seen of it: a member that lags behind, or a store that was restored from a backup.
+    #[error(
+        "the datastore is at revision {now}, and revision {seen} was seen before: a member lags behind, or it was restored"
+    )]
+    Behind {
+        /// Where it is.
+        now: Revision,
+        /// Where it was.
+        seen: Revision,
+    },
     /// The request or its reply is larger than a bound, the store's or ours.
     #[error("too large for the datastore: {reason}")]
     TooLarge {
@@ -79,14 +89,19 @@ impl StoreError {
             | Self::Timeout { commit, .. }
             | Self::TooLarge { commit, .. }
             | Self::Other { commit, .. } => *commit,
-            Self::Compacted { .. } | Self::Invalid { .. } | Self::Auth { .. } => Commit::No,
+            Self::Compacted { .. } | Self::Behind { .. } | Self::Invalid { .. } | Self::Auth { .. } => {
+                Commit::No
+            }
         }
     }
 
     /// True if the same call may well succeed later: the store was away or slow, nothing is wrong with the request.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. })
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::Timeout { .. } | Self::Behind { .. }
+        )
     }
 
     pub(crate) fn invalid(reason: impl Into<String>) -> Self {

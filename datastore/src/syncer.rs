@@ -11,7 +11,9 @@
 //!
 //! What holds: all wanted ranges are listed at **one** revision; then the changes of one revision arrive as a unit (within one
 //! top-level directory, see [`crate::WatchItem::Events`]), whole or not at all. Nothing is ever deleted because the store went away. After a
-//! compaction everything is listed again and only differences are told, deletions that were missed included.
+//! compaction everything is listed again and only differences are told, deletions that were missed included. Every few minutes a full
+//! listing is compared with the copy all the same: a difference that the watch should have told is counted, logged and repaired. A
+//! store whose revision went back was restored from a backup: everything in it is told anew.
 
 mod handover;
 mod machine;
@@ -22,7 +24,8 @@ use std::time::Instant;
 
 pub use handover::{Receiver, SyncBatch};
 pub use machine::{
-    BACKOFF_MAX, BACKOFF_MIN, Change, Changes, Health, Machine, Output, PROGRESS_AFTER, SILENCE_MAX, State,
+    BACKOFF_MAX, BACKOFF_MIN, COMPARE_EVERY, Change, Changes, Counts, Health, Machine, Output,
+    PROGRESS_AFTER, SILENCE_MAX, State,
 };
 
 use crate::{KeyRange, RangeRequest, Store, Watch, WatchItem, WatchRequest};
@@ -56,6 +59,13 @@ impl<S: Store> Syncer<S> {
             },
             receiver,
         )
+    }
+
+    /// How often everything is listed and compared with the copy, [`COMPARE_EVERY`] unless said otherwise; zero is never.
+    #[must_use]
+    pub fn compare_every(mut self, every: std::time::Duration) -> Self {
+        self.machine.compare_every(now(), every);
+        self
     }
 
     /// Lists and watches until the receiver is dropped. Cancel it by dropping the future.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,18 +25,45 @@ pub struct EtcdServer {
     /// The client port that the server began with.
     home_port: u16,
     peer_port: u16,
+    health_port: u16,
+    /// Arguments for TLS towards clients.
+    tls: Option<ServerTls>,
     dir: TempDir,
 }
 
+/// Files of PEM with which a server shows who it is and judges its clients.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// The server's certificate, for 127.0.0.1.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authority of clients' certificates.
+    pub client_ca: PathBuf,
+}
+
 impl EtcdServer {
+    /// Starts a server that speaks TLS, and only with clients of the authority.
+    ///
+    /// # Panics
+    /// As [`EtcdServer::start`].
+    #[must_use]
+    pub fn start_tls(tls: ServerTls) -> Self {
+        Self::start_with(Some(&tls))
+    }
+
     /// Starts a server and waits until it serves.
     ///
     /// # Panics
     /// If `etcd` or `setpriv` is not installed, or the server does not come up; what it logged is in the message.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    fn start_with(tls: Option<&ServerTls>) -> Self {
         for attempt in 1.. {
-            let (client_port, peer_port) = free_ports();
+            let [client_port, peer_port, health_port] = free_ports();
             let dir = tempfile::Builder::new()
                 .prefix("twill-etcd-")
                 .tempdir()
@@ -45,6 +73,8 @@ impl EtcdServer {
                 client_port,
                 home_port: client_port,
                 peer_port,
+                health_port,
+                tls: tls.cloned(),
                 dir,
             };
             match server.spawn() {
@@ -59,7 +89,56 @@ impl EtcdServer {
     /// Its URL, for clients.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.client_port)
+    }
+
+    /// Runs `etcdctl` towards it; its output.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[must_use]
+    pub fn etcdctl(&self, words: &[&str]) -> String {
+        let mut command = Command::new("etcdctl");
+        command
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &self.endpoint()]);
+        let output = command.args(words).output().expect("etcdctl is installed");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(
+            output.status.success(),
+            "etcdctl {words:?}: {}",
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    }
+
+    /// Kills the server and puts it back to a snapshot that `etcdctl snapshot save` made.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn restore(&mut self, snapshot: &std::path::Path) {
+        self.kill();
+        let data = self.dir.path().join("data");
+        std::fs::remove_dir_all(&data).expect("the data directory");
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let cluster = format!("t={peer}");
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["snapshot", "restore"])
+            .arg(snapshot)
+            .arg("--data-dir")
+            .arg(&data)
+            .args(["--name", "t", "--initial-cluster", &cluster])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .output()
+            .expect("etcdctl is installed");
+        assert!(
+            output.status.success(),
+            "etcdctl snapshot restore: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        self.restart();
     }
 
     /// Its process.
@@ -94,7 +173,7 @@ impl EtcdServer {
     /// If it does not come up.
     pub fn restart_elsewhere(&mut self) {
         self.kill();
-        (self.client_port, _) = free_ports();
+        [self.client_port, ..] = free_ports();
         self.restart();
     }
 
@@ -106,6 +185,19 @@ impl EtcdServer {
         self.kill();
         self.client_port = self.home_port;
         self.restart();
+    }
+
+    fn tls_args(&self) -> Vec<std::ffi::OsString> {
+        let Some(tls) = &self.tls else { return Vec::new() };
+        let pairs = [
+            ("--cert-file", &tls.cert),
+            ("--key-file", &tls.key),
+            ("--trusted-ca-file", &tls.client_ca),
+        ];
+        let words = pairs
+            .into_iter()
+            .flat_map(|(flag, path)| [flag.into(), path.into()]);
+        words.chain(["--client-cert-auth".into()]).collect()
     }
 
     fn spawn(&mut self) -> Result<(), String> {
@@ -144,6 +236,12 @@ impl EtcdServer {
             ])
             // A single member elects itself, at once instead of after a second.
             .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
+            // Health is asked for without TLS.
+            .args([
+                "--listen-metrics-urls",
+                &format!("http://127.0.0.1:{}", self.health_port),
+            ])
+            .args(self.tls_args())
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
@@ -151,7 +249,7 @@ impl EtcdServer {
             .map_err(|error| format!("running setpriv and etcd: {error}"))?;
         let child = self.child.insert(child);
         let deadline = Instant::now() + START_TIMEOUT;
-        while !healthy(self.client_port) {
+        while !healthy(self.health_port) {
             let ended = child.try_wait().map_err(|error| error.to_string())?;
             if ended.is_some() || Instant::now() > deadline {
                 return Err(std::fs::read_to_string(&log).unwrap_or_default());
@@ -168,11 +266,9 @@ impl Drop for EtcdServer {
     }
 }
 
-fn free_ports() -> (u16, u16) {
-    let bind = || TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
-    let (first, second) = (bind(), bind());
-    let port = |listener: &TcpListener| listener.local_addr().expect("a bound address").port();
-    (port(&first), port(&second))
+fn free_ports() -> [u16; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port on loopback"));
+    listeners.map(|listener| listener.local_addr().expect("a bound address").port())
 }
 
 /// True if the server says that it is healthy, which it does once it has a leader.

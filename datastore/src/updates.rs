@@ -32,6 +32,8 @@ pub struct UpdateBatch {
     pub in_sync: bool,
     /// The first full pass has ended with this batch.
     pub became_in_sync: bool,
+    /// The store was put back to an older state: every key is told anew, and revisions begin again below those known.
+    pub restored: bool,
 }
 
 impl UpdateBatch {
@@ -108,11 +110,13 @@ impl Updates {
             revision,
             changes,
             in_sync,
+            restored,
         } = batch;
         let read = UpdateBatch {
             revision,
             in_sync,
             became_in_sync,
+            restored,
             ..UpdateBatch::default()
         };
         self.work = Some((changes.into_iter(), read));

@@ -29,7 +29,7 @@ use crate::now::Now;
 use crate::plan::{Commit, plan};
 use crate::request::{Chore, Reply, Request, Undo, Work};
 use crate::state::{Observed, State};
-use feed::Feed;
+use feed::{Feed, Taken};
 
 /// Most requests that are planned over; the rest waits in the queue.
 const PENDING_MAX: usize = 256;
@@ -193,7 +193,18 @@ impl<S: Store> Allocator<S> {
 
     fn take_feed(&mut self) {
         let now = (self.clock)();
-        let (seen, in_sync) = self.feed.take();
+        let Taken {
+            seen,
+            in_sync,
+            restored,
+        } = self.feed.take();
+        if restored {
+            tracing::warn!(
+                node = self.state.node(),
+                "allocator begins anew: the datastore was restored"
+            );
+            self.state = State::new(self.state.node());
+        }
         for observed in &seen {
             self.state.observe(observed, now);
         }

@@ -8,6 +8,7 @@ mod ipam;
 mod neighbours;
 mod node;
 mod resources;
+mod tcp;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use twill_datastore::Store;
 use twill_proto::api::bgp_server::BgpServer;
@@ -23,6 +25,8 @@ use twill_proto::api::datastore_server::DatastoreServer;
 use twill_proto::api::ipam_server::IpamServer;
 use twill_proto::api::node_server::NodeServer;
 use twill_proto::api::resources_server::ResourcesServer;
+
+pub(crate) use tcp::serve as serve_tcp;
 
 use crate::bgp::Speaker;
 use crate::health::Health;
@@ -55,19 +59,25 @@ pub(crate) async fn serve<S: Store>(api: Api<S>, socket: PathBuf, stop: Cancella
     tracing::info!(socket = %socket.display(), "serving the command line");
     Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
-        .add_service(
-            ResourcesServer::new(resources::Resources::new(api.clone()))
-                .max_decoding_message_size(MESSAGE_BYTES_MAX),
-        )
-        .add_service(BgpServer::new(bgp::Bgp::new(api.clone())))
-        .add_service(
-            IpamServer::new(ipam::Ipam::new(api.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
-        )
-        .add_service(DatastoreServer::new(datastore::Datastore::new(api.clone())))
-        .add_service(NodeServer::new(node::Node::new(api)))
+        .add_routes(routes(&api))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
         .await
         .context("serving the command line")
+}
+
+/// All services.
+fn routes<S: Store>(api: &Api<S>) -> Routes {
+    let mut routes = Routes::default();
+    routes = routes.add_service(
+        ResourcesServer::new(resources::Resources::new(api.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX),
+    );
+    routes = routes.add_service(BgpServer::new(bgp::Bgp::new(api.clone())));
+    routes = routes.add_service(
+        IpamServer::new(ipam::Ipam::new(api.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+    );
+    routes = routes.add_service(DatastoreServer::new(datastore::Datastore::new(api.clone())));
+    routes.add_service(NodeServer::new(node::Node::new(api.clone())))
 }
 
 /// Serves the BGP speaker's service alone, until cancelled.

@@ -1,28 +1,27 @@
 //! What the daemon must know before it can read the datastore: flags, then environment, then a file, parsed once.
 //! Everything else is a resource.
 
+mod api;
+mod etcd;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipnet::IpNet;
 use twill_datastore::etcd::EtcdConfig;
 
+use api::ApiFlags;
+pub(crate) use api::TcpApi;
+use etcd::{EtcdFlags, Variables};
+
 /// Longest node name: a DNS name, as Kubernetes has it; it is part of etcd keys.
 const NODE_NAME_MAX: usize = 253;
 /// Largest bootstrap file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
-/// Where etcd is unless somebody says otherwise.
-const ETCD_ENDPOINT: &str = "http://127.0.0.1:2379";
-
-const KEYS: [&str; 5] = [
-    "node-name",
-    "node-ip",
-    "etcd-endpoints",
-    "run-dir",
-    "bgp-secrets-dir",
-];
+const KEYS: [&str; 4] = ["node-name", "node-ip", "run-dir", "bgp-secrets-dir"];
 
 /// Flags of `twilld run`; each is also a variable and a key of the file.
 #[derive(Clone, Debug, Default, Args)]
@@ -34,9 +33,10 @@ pub(crate) struct Flags {
     /// [default: what the Node resource says].
     #[arg(long, env = "TWILL_NODE_IP", value_name = "A/LEN")]
     node_ip: Option<String>,
-    /// Endpoints of etcd, with commas between [default: http://127.0.0.1:2379].
-    #[arg(long, env = "TWILL_ETCD_ENDPOINTS", value_name = "URL")]
-    etcd_endpoints: Option<String>,
+    #[command(flatten)]
+    etcd: EtcdFlags,
+    #[command(flatten)]
+    api: ApiFlags,
     /// Directory of the sockets [default: /run/twill].
     #[arg(long, env = "TWILL_RUN_DIR", value_name = "DIR")]
     run_dir: Option<String>,
@@ -56,6 +56,10 @@ pub(crate) struct Bootstrap {
     /// At most one address a family, IPv4 first, host bits kept.
     pub(crate) node_ips: Vec<IpNet>,
     pub(crate) etcd: EtcdConfig,
+    /// How often everything in etcd is compared with what is known; zero is never.
+    pub(crate) etcd_compare_every: Duration,
+    /// Where the command line is served over TCP.
+    pub(crate) tcp_api: Option<TcpApi>,
     pub(crate) run_dir: PathBuf,
     /// Where the keys of BGP sessions are.
     pub(crate) bgp_secrets_dir: PathBuf,
@@ -73,12 +77,15 @@ impl Bootstrap {
         };
         let hostname =
             || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|n| n.trim().to_lowercase());
-        Self::parse(flags, &file, || hostname().context("reading the host's name"))
+        Self::parse(flags, &file, Variables::of_the_process(), || {
+            hostname().context("reading the host's name")
+        })
     }
 
     fn parse(
         flags: Flags,
         file: &BTreeMap<String, String>,
+        variables: Variables,
         hostname: impl FnOnce() -> Result<String>,
     ) -> Result<Self> {
         let given = |flag: Option<String>, key: &str| {
@@ -96,14 +103,15 @@ impl Bootstrap {
         }
         let bgp_secrets_dir = path(flags.bgp_secrets_dir, "bgp-secrets-dir")
             .unwrap_or_else(|| PathBuf::from("/etc/twill/secrets"));
-        let endpoints =
-            given(flags.etcd_endpoints, "etcd-endpoints").unwrap_or_else(|| ETCD_ENDPOINT.to_owned());
-        let etcd = endpoints.parse().context("--etcd-endpoints")?;
+        let (etcd, etcd_compare_every) = etcd::parse(flags.etcd, variables, given)?;
+        let tcp_api = api::parse(flags.api, given)?;
         Ok(Self {
             node_name,
             bgp_secrets_dir,
             node_ips: node_ips(given(flags.node_ip, "node-ip"))?,
             etcd,
+            etcd_compare_every,
+            tcp_api,
             run_dir,
         })
     }
@@ -190,10 +198,12 @@ fn lines(text: &str) -> Result<BTreeMap<String, String>> {
             bail!("line {at}: {line:?} is not `key: value`");
         };
         let (key, value) = (key.trim(), value.trim().trim_matches('"'));
-        if !KEYS.contains(&key) {
+        let known = KEYS.iter().chain(&etcd::KEYS).chain(&api::KEYS);
+        if !known.clone().any(|k| *k == key) {
+            let known: Vec<&str> = known.copied().collect();
             bail!(
                 "line {at}: key {key:?} is not known; the keys are {}",
-                KEYS.join(", ")
+                known.join(", ")
             );
         }
         if values.insert(key.to_owned(), value.to_owned()).is_some() {
@@ -210,7 +220,12 @@ mod tests {
     fn flags(change: impl FnOnce(&mut Flags)) -> Result<Bootstrap> {
         let mut flags = Flags::default();
         change(&mut flags);
-        Bootstrap::parse(flags, &BTreeMap::new(), || Ok("host".into()))
+        Bootstrap::parse(
+            flags,
+            &BTreeMap::new(),
+            Variables::default(),
+            || Ok("host".into()),
+        )
     }
 
     #[test]
@@ -231,7 +246,7 @@ mod tests {
             node_name: Some("flagged".into()),
             ..Flags::default()
         };
-        let bootstrap = Bootstrap::parse(given, &file, || Ok("host".into())).unwrap();
+        let bootstrap = Bootstrap::parse(given, &file, Variables::default(), || Ok("host".into())).unwrap();
         assert_eq!(bootstrap.node_name, "flagged");
         assert_eq!(bootstrap.run_dir, Path::new("/run/filed"));
         assert_eq!(
@@ -259,7 +274,7 @@ mod tests {
             "--node-ip",
         );
         check(
-            |f| f.etcd_endpoints = Some("127.0.0.1:2379".into()),
+            |f| f.etcd.etcd_endpoints = Some("127.0.0.1:2379".into()),
             "--etcd-endpoints",
         );
         check(|f| f.run_dir = Some("relative".into()), "--run-dir");

@@ -66,6 +66,7 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         hub::ranges(&bootstrap.node_name),
         seed(&bootstrap.node_name),
     );
+    let syncer = syncer.compare_every(bootstrap.etcd_compare_every);
     let (bgp, speaker) = Bgp::new(intent, kernel.clone(), health.clone(), left.families);
     let hub = Hub {
         node: bootstrap.node_name.clone(),
@@ -132,6 +133,10 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         serve_pods(cni_pods, cni_socket, cni_health, cni_metrics, in_sync, stop)
     });
     supervisor.start("spool", |stop| cni::replay(pods, bootstrap.cni_spool(), stop));
+    if let Some(tcp) = bootstrap.tcp_api.clone() {
+        let api = api.clone();
+        supervisor.start("api-tcp", |stop| api::serve_tcp(api, tcp, stop));
+    }
     supervisor.start("api", |stop| api::serve(api, bootstrap.api_socket(), stop));
     supervisor.start("http", |stop| http::serve(health, metrics, speaker, places, stop));
     tracing::info!(

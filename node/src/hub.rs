@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use ipnet::IpNet;
@@ -22,6 +22,7 @@ use twill_datastore::{KeyRange, Revision};
 use twill_felix::calc::Graph;
 use twill_felix::kernel;
 use twill_ipam::Observed;
+use twill_model::meta::Timestamp;
 use twill_model::{Key, Kind, Update, Value};
 
 use crate::bgp::Intent;
@@ -161,7 +162,11 @@ impl Hub {
                 at: change.revision,
             },
         });
-        self.ipam.update(observed);
+        if batch.restored {
+            self.ipam.restored(observed);
+        } else {
+            self.ipam.update(observed);
+        }
         self.metrics
             .datastore(u64::try_from(count).unwrap_or(u64::MAX), unreadable);
         if batch.in_sync && !self.fabric.read().in_sync {
@@ -300,17 +305,25 @@ impl Hub {
     }
 
     fn say_health(&self, state: &State) {
+        self.metrics.following(state);
         match &state.health {
-            StoreHealth::Connected if state.in_sync => self
+            StoreHealth::Connected if state.in_sync => self.health.ready(
+                Component::Datastore,
+                format!("connected, {}", self.detail(state.revision)),
+            ),
+            StoreHealth::Connected | StoreHealth::Resyncing => self
                 .health
-                .ready(Component::Datastore, self.detail(state.revision)),
-            StoreHealth::Connected | StoreHealth::Resyncing => {
-                self.health.not_ready(Component::Datastore, "reading everything")
-            }
+                .not_ready(Component::Datastore, "resyncing: reading everything"),
             StoreHealth::StaleSince(since) => {
+                let since = SystemTime::now()
+                    .checked_sub(since.elapsed())
+                    .unwrap_or(UNIX_EPOCH);
                 self.health.not_ready(
                     Component::Datastore,
-                    format!("no contact for {} s", since.elapsed().as_secs()),
+                    format!(
+                        "stale since {}: no contact, what is known stays",
+                        Timestamp::from(since)
+                    ),
                 );
             }
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode_registry;
@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use twill_datastore::syncer::{Health, State};
 
 /// Buckets of the time that a request of the plugin takes, in seconds.
 const CNI_SECONDS: [f64; 12] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0];
@@ -41,6 +42,51 @@ pub(crate) struct Metrics {
     ready: Family<ComponentLabel, Gauge>,
     datastore_updates: Counter,
     datastore_unreadable: Counter,
+    following: Following,
+}
+
+/// How the copy of the datastore follows it.
+#[derive(Clone, Debug, Default)]
+struct Following {
+    state: Family<StateLabel, Gauge>,
+    stale_since: Gauge,
+    revision: Gauge,
+    happened: Family<EventLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabel {
+    event: &'static str,
+}
+
+impl Following {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "datastore_state",
+            "1 for the state of the copy of the datastore: connected, stale or resyncing",
+            self.state.clone(),
+        );
+        registry.register(
+            "datastore_stale_since_seconds",
+            "When contact to the datastore was lost, in seconds since 1970; 0 with contact",
+            self.stale_since.clone(),
+        );
+        registry.register(
+            "datastore_revision",
+            "Newest revision of the datastore that was heard of",
+            self.revision.clone(),
+        );
+        registry.register(
+            "datastore_events",
+            "How often: reconnect, listing, comparison, mismatch (a change that the watch had not told), restore",
+            self.happened.clone(),
+        );
+    }
 }
 
 impl Default for Metrics {
@@ -53,6 +99,7 @@ impl Default for Metrics {
             ready: Family::default(),
             datastore_updates: Counter::default(),
             datastore_unreadable: Counter::default(),
+            following: Following::default(),
         };
         let mut registry = Registry::with_prefix("twill");
         registry.register(
@@ -80,12 +127,51 @@ impl Default for Metrics {
             "Values that could not be read",
             metrics.datastore_unreadable.clone(),
         );
+        metrics.following.register(&mut registry);
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
     }
 }
 
 impl Metrics {
+    /// How the copy of the datastore follows it.
+    pub(crate) fn following(&self, state: &State) {
+        let mut stale_since = 0;
+        let now = match state.health {
+            Health::Connected => "connected",
+            Health::Resyncing => "resyncing",
+            Health::StaleSince(since) => {
+                let lost = SystemTime::now().checked_sub(since.elapsed());
+                let lost = lost.and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+                stale_since = lost.map_or(0, |t| i64::try_from(t.as_secs()).unwrap_or(i64::MAX));
+                "stale"
+            }
+        };
+        for state in ["connected", "resyncing", "stale"] {
+            let label = StateLabel { state };
+            self.following
+                .state
+                .get_or_create(&label)
+                .set(i64::from(state == now));
+        }
+        self.following.stale_since.set(stale_since);
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.following.revision.set(number(state.revision));
+        let counts = state.counts;
+        for (event, count) in [
+            ("reconnect", counts.reconnects),
+            ("listing", counts.listings),
+            ("comparison", counts.comparisons),
+            ("mismatch", counts.mismatches),
+            ("restore", counts.restores),
+        ] {
+            self.following
+                .happened
+                .get_or_create(&EventLabel { event })
+                .set(number(count));
+        }
+    }
+
     pub(crate) fn cni_request(&self, command: &'static str, code: u32, took: Duration) {
         self.cni_requests
             .get_or_create(&CniLabels { command, code })

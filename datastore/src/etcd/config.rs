@@ -1,5 +1,6 @@
 //! How etcd is reached.
 
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -8,20 +9,26 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one attempt to connect may take, unless said otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// An endpoint or a list of them that cannot be used.
+/// An endpoint, a list of them, or files that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// No endpoint at all.
     #[error("no etcd endpoint is given; name at least one, such as http://127.0.0.1:2379")]
     NoEndpoint,
-    /// Not `http://HOST:PORT`.
-    #[error("etcd endpoint {0:?} is not of the form http://HOST:PORT")]
+    /// Not `http://HOST:PORT` or `https://HOST:PORT`.
+    #[error("etcd endpoint {0:?} is not of the form http://HOST:PORT or https://HOST:PORT")]
     Endpoint(String),
-    /// TLS is not built in yet.
+    /// TLS without an authority to trust.
+    #[error("etcd endpoint {0:?} speaks TLS: name the authority of its certificate (--etcd-ca-cert-file)")]
+    NoAuthority(String),
+    /// One of certificate and key without the other.
     #[error(
-        "etcd endpoint {0:?} asks for TLS, which this build does not speak; use http:// on a protected network"
+        "a client certificate for etcd needs both its file and its key's (--etcd-cert-file, --etcd-key-file)"
     )]
-    Tls(String),
+    HalfIdentity,
+    /// A password without a name, or a name without a password.
+    #[error("a user of etcd needs both name and password (--etcd-username, --etcd-password-file)")]
+    HalfUser,
 }
 
 /// The URL of one member of etcd.
@@ -42,15 +49,59 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
+impl Endpoint {
+    /// True if it speaks TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+}
+
+/// A password of etcd: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// The password itself.
+    Text(String),
+    /// The file that holds it; a newline at the end does not belong to it.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("(hidden)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+/// A user of etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Its password.
+    pub password: Password,
+}
+
+/// Files of PEM for TLS. They are read again when they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates of the authority that etcd's comes from.
+    pub ca: Option<PathBuf>,
+    /// Our certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
 impl FromStr for Endpoint {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let url = text.trim().trim_end_matches('/');
-        if url.starts_with("https://") {
-            return Err(ConfigError::Tls(text.to_owned()));
-        }
-        let address = url.strip_prefix("http://").and_then(|rest| rest.rsplit_once(':'));
+        let rest = url
+            .strip_prefix("http://")
+            .or_else(|| url.strip_prefix("https://"));
+        let address = rest.and_then(|rest| rest.rsplit_once(':'));
         match address {
             Some((host, port)) if !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok() => {
                 Ok(Self(url.to_owned()))
@@ -61,7 +112,7 @@ impl FromStr for Endpoint {
 }
 
 /// How etcd is reached. Parsed once at the edge.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct EtcdConfig {
     /// The members, at least one; calls are balanced over them.
     pub endpoints: Vec<Endpoint>,
@@ -69,18 +120,10 @@ pub struct EtcdConfig {
     pub call_timeout: Duration,
     /// How long one attempt to connect may take.
     pub connect_timeout: Duration,
-    /// Name and password, where etcd asks for them.
-    pub user: Option<(String, String)>,
-}
-
-impl std::fmt::Debug for EtcdConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let user = self.user.as_ref().map(|(name, _)| name);
-        f.debug_struct("EtcdConfig")
-            .field("endpoints", &self.endpoints)
-            .field("user", &user)
-            .finish_non_exhaustive()
-    }
+    /// Who we are, where etcd asks for it.
+    pub user: Option<User>,
+    /// What TLS needs.
+    pub tls: TlsFiles,
 }
 
 impl EtcdConfig {
@@ -97,7 +140,32 @@ impl EtcdConfig {
             call_timeout: CALL_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
             user: None,
+            tls: TlsFiles::default(),
         })
+    }
+
+    /// What fits together, checked once all of it is known.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoAuthority`] if an endpoint speaks TLS and nobody says whom to trust.
+    pub fn check(self) -> Result<Self, ConfigError> {
+        match self.endpoints.iter().find(|e| e.is_tls()) {
+            Some(endpoint) if self.tls.ca.is_none() => {
+                Err(ConfigError::NoAuthority(endpoint.as_str().to_owned()))
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// The files that are read, and read again when they change.
+    pub(super) fn files(&self) -> Vec<&Path> {
+        let identity = self.tls.identity.iter().flat_map(|(cert, key)| [cert, key]);
+        let password = self.user.iter().filter_map(|user| match &user.password {
+            Password::File(path) => Some(path),
+            Password::Text(_) => None,
+        });
+        let all = self.tls.ca.iter().chain(identity).chain(password);
+        all.map(PathBuf::as_path).collect()
     }
 }
 
@@ -126,9 +194,10 @@ mod tests {
     fn endpoints_that_cannot_work_are_refused_with_what_was_given() {
         let parse = |text: &str| text.parse::<EtcdConfig>().unwrap_err();
         assert_eq!(parse(" ,"), ConfigError::NoEndpoint);
+        let secure: EtcdConfig = "https://a:2379".parse().unwrap();
         assert_eq!(
-            parse("https://a:2379"),
-            ConfigError::Tls("https://a:2379".to_owned())
+            secure.check().unwrap_err(),
+            ConfigError::NoAuthority("https://a:2379".to_owned())
         );
         for bad in [
             "10.0.0.1:2379",
@@ -145,7 +214,10 @@ mod tests {
     #[test]
     fn password_is_not_shown() {
         let mut config: EtcdConfig = "http://a:1".parse().unwrap();
-        config.user = Some(("root".to_owned(), "canary".to_owned()));
+        config.user = Some(User {
+            name: "root".to_owned(),
+            password: Password::Text("canary".to_owned()),
+        });
         let shown = format!("{config:?}");
         assert!(shown.contains("root") && !shown.contains("canary"), "{shown}");
     }

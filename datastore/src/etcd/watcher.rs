@@ -199,10 +199,9 @@ impl EtcdWatch {
 
 /// A member that lags behind what was seen elsewhere, or a store that was restored from a backup: a watch would be silent.
 fn behind(now: Revision, from: Revision) -> StoreError {
-    let reason = format!("the member is at revision {now}, the watch goes on from {from}");
-    StoreError::Unavailable {
-        reason,
-        commit: Commit::No,
+    StoreError::Behind {
+        now,
+        seen: from.saturating_sub(1),
     }
 }
 

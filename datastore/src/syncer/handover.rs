@@ -18,6 +18,8 @@ pub struct SyncBatch {
     pub changes: Vec<Change>,
     /// A full pass has ended, now or earlier: what has been told is all there is. Once true it stays true.
     pub in_sync: bool,
+    /// The store was put back to an older state: every key is told anew, and revisions begin again below those known.
+    pub restored: bool,
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +28,7 @@ struct Slot {
     pending: BTreeMap<Bytes, Change>,
     revision: Revision,
     in_sync: bool,
+    restored: bool,
     /// `in_sync` became true and the consumer has not been told.
     news: bool,
 }
@@ -77,8 +80,13 @@ impl Sender {
             for change in changes.changes {
                 merge(&mut slot.pending, change);
             }
-            slot.revision = slot.revision.max(changes.revision);
-            slot.news |= changes.in_sync && !slot.in_sync;
+            slot.revision = if changes.restored {
+                changes.revision
+            } else {
+                slot.revision.max(changes.revision)
+            };
+            slot.restored |= changes.restored;
+            slot.news |= changes.restored || (changes.in_sync && !slot.in_sync);
             slot.in_sync |= changes.in_sync;
         }
         self.shared.wake.notify_one();
@@ -155,6 +163,7 @@ impl Receiver {
             revision: slot.revision,
             changes,
             in_sync: slot.in_sync,
+            restored: std::mem::take(&mut slot.restored),
         })
     }
 
@@ -196,6 +205,7 @@ mod tests {
             revision: 0,
             in_sync: false,
             health: super::super::Health::Resyncing,
+            counts: super::super::Counts::default(),
         }
     }
 
@@ -212,6 +222,7 @@ mod tests {
             revision: 9,
             changes,
             in_sync: false,
+            restored: false,
         });
     }
 
@@ -258,6 +269,7 @@ mod tests {
             revision: 5,
             changes: vec![],
             in_sync: true,
+            restored: false,
         });
         let batch = receiver.recv().await.unwrap();
         assert_eq!((batch.revision, batch.in_sync, batch.changes.len()), (5, true, 0));

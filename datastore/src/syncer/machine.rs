@@ -26,10 +26,15 @@ use crate::{
 pub const PROGRESS_AFTER: Duration = Duration::from_secs(15);
 /// A watch that has been silent for so long is taken for dead and opened anew.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// So many watches in a row find the store behind before everything is listed again.
+const BEHIND_MAX: u32 = 3;
 /// The first wait after a failure.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest wait between attempts: as long as a returning etcd may go unnoticed.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// How often everything is compared, unless said otherwise; each time is up to a fifth shorter, so that a fleet does not list in step.
+pub const COMPARE_EVERY: Duration = Duration::from_secs(300);
 
 /// What became of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +71,23 @@ pub struct Changes {
     pub changes: Vec<Change>,
     /// A full pass has ended.
     pub in_sync: bool,
+    /// The store was put back to an older state, and these are all its keys.
+    pub restored: bool,
+}
+
+/// What has happened so far, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Watches that broke and were opened again.
+    pub reconnects: u64,
+    /// Full listings, the first included.
+    pub listings: u64,
+    /// Of these, comparisons that nothing but time asked for.
+    pub comparisons: u64,
+    /// Keys that a comparison found other than the watch had told.
+    pub mismatches: u64,
+    /// Times that the store was found put back to an older state.
+    pub restores: u64,
 }
 
 /// How well the copy follows the store.
@@ -88,6 +110,8 @@ pub struct State {
     pub in_sync: bool,
     /// How well it follows.
     pub health: Health,
+    /// What has happened so far.
+    pub counts: Counts,
 }
 
 /// What the machine wants.
@@ -138,6 +162,18 @@ struct Listing {
     cursor: Option<Bytes>,
     /// Differences found and not yet part of the copy: told as one unit at the end of a later pass, page by page in the first.
     staged: Vec<Change>,
+    why: Why,
+}
+
+/// Why everything is listed.
+#[derive(Debug)]
+enum Why {
+    /// Nothing is known yet, or too much was missed.
+    Missed,
+    /// It is time to compare; where the watch was left.
+    Compare(Option<WatchRequest>),
+    /// The store was put back, after this revision had been seen: whatever it holds is news.
+    Restored { seen: Revision },
 }
 
 /// The core of a [`Syncer`](super::Syncer).
@@ -152,7 +188,11 @@ pub struct Machine {
     contact: Instant,
     /// Failures since the store last told something.
     failures: u32,
+    /// Watches in a row that found the store behind.
+    behind: u32,
     random: u64,
+    compare_every: Duration,
+    compare_at: Option<Instant>,
     out: VecDeque<Output>,
 }
 
@@ -165,6 +205,7 @@ impl Machine {
             revision: 0,
             in_sync: false,
             health: Health::Resyncing,
+            counts: Counts::default(),
         };
         let phase = Phase::Waiting {
             until: now,
@@ -178,11 +219,26 @@ impl Machine {
             state,
             contact: now,
             failures: 0,
+            behind: 0,
             random: seed,
+            compare_every: COMPARE_EVERY,
+            compare_at: None,
             out,
         };
-        machine.list();
+        machine.list(Why::Missed);
         machine
+    }
+
+    /// How often everything is compared; zero is never.
+    pub fn compare_every(&mut self, now: Instant, every: Duration) {
+        self.compare_every = every;
+        self.compare_at = self.compare_at.and_then(|_| self.next_comparison(now));
+    }
+
+    fn next_comparison(&mut self, now: Instant) -> Option<Instant> {
+        let part = self.random_below(1024);
+        let every = self.compare_every;
+        (!every.is_zero()).then(|| now + every - every / 5 * part / 1024)
     }
 
     /// The next wish.
@@ -195,8 +251,11 @@ impl Machine {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Listing(_) | Phase::Opening(_) => None,
-            Phase::Watching { heard, asked: false } => Some(*heard + PROGRESS_AFTER),
-            Phase::Watching { heard, asked: true } => Some(*heard + SILENCE_MAX),
+            Phase::Watching { heard, asked } => {
+                let patience = if *asked { SILENCE_MAX } else { PROGRESS_AFTER };
+                let silent = *heard + patience;
+                Some(self.compare_at.map_or(silent, |at| at.min(silent)))
+            }
             Phase::Waiting { until, .. } => Some(*until),
         }
     }
@@ -212,7 +271,13 @@ impl Machine {
         if self.deadline().is_none_or(|at| now < at) {
             return;
         }
+        let compare = self.compare_at.is_some_and(|at| at <= now);
         match &mut self.phase {
+            Phase::Watching { .. } if compare => {
+                self.out.push_back(Output::CloseWatch);
+                self.state.counts.comparisons += 1;
+                self.list(Why::Compare(resume));
+            }
             Phase::Watching {
                 asked: asked @ false, ..
             } => {
@@ -228,15 +293,17 @@ impl Machine {
                 self.broken(now, &silence, resume);
             }
             Phase::Waiting { then, .. } => match std::mem::replace(then, Next::List) {
-                Next::List => self.list(),
+                Next::List => self.list(Why::Missed),
                 Next::Watch(request) => self.open(request),
             },
             Phase::Listing(_) | Phase::Opening(_) => {}
         }
     }
 
-    fn list(&mut self) {
+    fn list(&mut self, why: Why) {
         let Some(first) = self.ranges.first() else { return };
+        self.state.counts.listings += 1;
+        self.compare_at = None;
         let pager = Pager::new(first.clone(), Consistency::Linearised);
         self.out.extend(pager.request().map(Output::List));
         self.phase = Phase::Listing(Listing {
@@ -244,6 +311,7 @@ impl Machine {
             pager,
             cursor: None,
             staged: Vec::new(),
+            why,
         });
     }
 
@@ -258,20 +326,28 @@ impl Machine {
             return;
         };
         let page = match reply {
+            // Linearised: no member that merely lags answers so.
             Ok(page) if listing.pager.revision() == 0 && page.revision < self.state.revision => {
-                let seen = self.state.revision;
                 error!(
-                    seen,
+                    seen = self.state.revision,
                     found = page.revision,
-                    "the datastore's revision went back; was it restored? keeping what is known"
+                    "the datastore's revision went back: it was restored from a backup; taking over what it holds"
                 );
-                return self.wait(now, Next::List);
+                listing.why = Why::Restored {
+                    seen: self.state.revision,
+                };
+                self.state.revision = page.revision;
+                page
             }
             Ok(page) => page,
             Err(failure) => {
                 if let Err(failure) = listing.pager.failed(failure) {
                     warn!(error = %failure, "listing the datastore failed");
-                    self.wait(now, Next::List);
+                    let next = match &mut listing.why {
+                        Why::Compare(Some(resume)) => Next::Watch(resume.clone()),
+                        _ => Next::List,
+                    };
+                    self.wait(now, next);
                 } else {
                     self.out.extend(listing.pager.request().map(Output::List));
                 }
@@ -287,8 +363,22 @@ impl Machine {
             .is_some()
             .then(|| kvs.last().map(|kv| kv.key.clone()))
             .flatten();
+        if let Why::Compare(_) = listing.why {
+            let told = self.state.revision;
+            let missed = kvs
+                .iter()
+                .filter(|kv| kv.mod_revision <= told && self.known.get(&kv.key) != Some(&kv.mod_revision));
+            for kv in missed {
+                self.state.counts.mismatches += 1;
+                error!(key = %String::from_utf8_lossy(&kv.key), revision = kv.mod_revision, told,
+                    "the watch of the datastore had not told a change; repairing");
+            }
+        }
         diff(
-            &self.known,
+            Known {
+                keys: &self.known,
+                all_is_news: matches!(listing.why, Why::Restored { .. }),
+            },
             range,
             listing.cursor.as_ref(),
             upto.as_ref(),
@@ -297,11 +387,11 @@ impl Machine {
             &mut listing.staged,
         );
         listing.cursor = upto;
-        self.after_page(more);
+        self.after_page(now, more);
     }
 
     /// A page has been compared: on to the next page, range, or the watch.
-    fn after_page(&mut self, more: Option<RangeRequest>) {
+    fn after_page(&mut self, now: Instant, more: Option<RangeRequest>) {
         let Phase::Listing(listing) = &mut self.phase else {
             return;
         };
@@ -314,9 +404,25 @@ impl Machine {
             listing.pager.request()
         });
         let last = request.is_none();
-        if last || !self.state.in_sync {
+        let restored = if let Why::Restored { seen } = listing.why {
+            if last && listing.staged.iter().all(|change| change.value.is_none()) {
+                // A store that lost everything, or another one: the fabric must not be torn down for it.
+                error!(
+                    seen,
+                    found = revision,
+                    "the datastore went back and is empty; keeping what is known"
+                );
+                self.state.revision = seen;
+                return self.wait(now, Next::List);
+            }
+            self.state.counts.restores += u64::from(last);
+            true
+        } else {
+            false
+        };
+        if last || (!self.state.in_sync && !restored) {
             let changes = std::mem::take(&mut listing.staged);
-            self.deliver(revision, changes, last);
+            self.deliver(revision, changes, last, restored && last);
         }
         if let Some(request) = request {
             self.out.push_back(Output::List(request));
@@ -327,7 +433,7 @@ impl Machine {
     }
 
     /// Makes changes part of the copy and tells them.
-    fn deliver(&mut self, revision: Revision, changes: Vec<Change>, in_sync: bool) {
+    fn deliver(&mut self, revision: Revision, changes: Vec<Change>, in_sync: bool, restored: bool) {
         for change in &changes {
             match &change.value {
                 Some(kv) => self.known.insert(change.key.clone(), kv.mod_revision),
@@ -341,6 +447,7 @@ impl Machine {
                 revision,
                 changes,
                 in_sync,
+                restored,
             }));
         }
         self.out.push_back(Output::State(self.state.clone()));
@@ -354,6 +461,7 @@ impl Machine {
                 asked: false,
             };
             self.contact = now;
+            self.compare_at = self.next_comparison(now);
             self.turn(Health::Connected);
         }
     }
@@ -393,20 +501,30 @@ impl Machine {
                     .into_iter()
                     .filter_map(|event| change(&self.known, event))
                     .collect();
-                self.deliver(batch.revision, changes, false);
+                self.deliver(batch.revision, changes, false, false);
             }
             WatchItem::Progress { revision } => {
                 (*heard, *asked) = (now, false);
-                self.deliver(revision, Vec::new(), false);
+                self.deliver(revision, Vec::new(), false, false);
             }
             WatchItem::Alive => (*heard, *asked) = (now, false),
         }
         self.contact = now;
         self.failures = 0;
+        self.behind = 0;
     }
 
     fn broken(&mut self, now: Instant, failure: &StoreError, resume: Option<WatchRequest>) {
+        self.state.counts.reconnects += 1;
+        if let StoreError::Behind { .. } = failure {
+            self.behind += 1;
+        }
         match (failure, resume) {
+            // A member that lags catches up within a moment; a store that was restored never does, and a linearised listing shows it.
+            (StoreError::Behind { .. }, _) if self.behind >= BEHIND_MAX => {
+                self.behind = 0;
+                self.wait(now, Next::List);
+            }
             (StoreError::Compacted { .. } | StoreError::TooLarge { .. }, _) | (_, None) => self.relist(now),
             (_, Some(request)) => {
                 warn!(error = %failure, "the watch of the datastore broke; what is known stays");
@@ -422,7 +540,7 @@ impl Machine {
         }
         self.failures = 1;
         self.turn(Health::Resyncing);
-        self.list();
+        self.list(Why::Missed);
     }
 
     fn wait(&mut self, now: Instant, then: Next) {
@@ -440,13 +558,17 @@ impl Machine {
         let span = BACKOFF_MIN
             .saturating_mul(1 << self.failures.min(10))
             .min(BACKOFF_MAX);
+        let part = self.random_below(1024);
+        span / 2 + span / 2 * part / 1024
+    }
+
+    fn random_below(&mut self, bound: u64) -> u32 {
         // splitmix64
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let part = u32::try_from((mixed ^ (mixed >> 31)) % 1024).unwrap_or(0);
-        span / 2 + span / 2 * part / 1024
+        u32::try_from((mixed ^ (mixed >> 31)) % bound.max(1)).unwrap_or(0)
     }
 
     fn turn(&mut self, health: Health) {
@@ -499,18 +621,22 @@ fn change(known: &BTreeMap<Bytes, Revision>, event: WatchEvent) -> Option<Change
 
 fn put(known: &BTreeMap<Bytes, Revision>, kv: KeyValue) -> Option<Change> {
     let old = known.get(&kv.key);
-    let news = old.is_none_or(|old| *old < kv.mod_revision);
-    news.then(|| Change {
+    let is_news = old.is_none_or(|old| *old < kv.mod_revision);
+    is_news.then(|| news(kv, old.is_none()))
+}
+
+fn news(kv: KeyValue, fresh: bool) -> Change {
+    Change {
         key: kv.key.clone(),
         revision: kv.mod_revision,
-        fresh: old.is_none(),
+        fresh,
         value: Some(kv),
-    })
+    }
 }
 
 /// Compares one page with what is known between the page before (`after`) and its own last key (`upto`; `None`: to the range's end).
 fn diff(
-    known: &BTreeMap<Bytes, Revision>,
+    known: Known<'_>,
     range: &KeyRange,
     after: Option<&Bytes>,
     upto: Option<&Bytes>,
@@ -527,7 +653,7 @@ fn diff(
         Bound::Included,
     );
     let mut listed = kvs.iter().map(|kv| &kv.key).peekable();
-    for (key, _) in known.range::<Bytes, _>((start, end)) {
+    for (key, _) in known.keys.range::<Bytes, _>((start, end)) {
         while listed.next_if(|at| *at < key).is_some() {}
         if listed.next_if(|at| *at == key).is_none() {
             staged.push(Change {
@@ -538,5 +664,19 @@ fn diff(
             });
         }
     }
-    staged.extend(kvs.into_iter().filter_map(|kv| put(known, kv)));
+    staged.extend(kvs.into_iter().filter_map(|kv| {
+        let fresh = !known.keys.contains_key(&kv.key);
+        if known.all_is_news {
+            return Some(news(kv, fresh));
+        }
+        // Another revision, also an older one: what was listed is what holds.
+        (known.keys.get(&kv.key) != Some(&kv.mod_revision)).then(|| news(kv, fresh))
+    }));
+}
+
+/// What a listing is compared with.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    keys: &'a BTreeMap<Bytes, Revision>,
+    all_is_news: bool,
 }

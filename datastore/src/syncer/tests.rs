@@ -321,7 +321,7 @@ fn silent_watch_is_asked_and_then_opened_anew_where_it_stood() {
 }
 
 #[test]
-fn listing_older_than_what_was_seen_is_refused() {
+fn an_empty_listing_older_than_what_was_seen_is_refused() {
     let now = Instant::now();
     let mut machine = watching(now);
     machine.item(now, WatchItem::Compacted { oldest: 3 }, None);
@@ -441,4 +441,180 @@ fn overlapping_and_empty_ranges_become_disjoint_ones() {
     machine.page(now, Ok(page(7, &[], false)));
     let ranges = [KeyRange::prefix("a"), KeyRange::prefix("b")];
     assert!(wishes(&mut machine).contains(&Output::Watch(WatchRequest::new(ranges, 8))));
+}
+
+fn kv(key: &'static str, revision: Revision) -> crate::KeyValue {
+    crate::KeyValue {
+        key: key.into(),
+        value: "v".into(),
+        mod_revision: revision,
+        create_revision: revision,
+        version: 1,
+    }
+}
+
+/// What a machine wants next, and what it told on the way.
+fn wish_and_news(machine: &mut Machine) -> (Option<Output>, Vec<Changes>) {
+    let (mut last, mut told) = (None, vec![]);
+    while let Some(output) = machine.poll() {
+        match output {
+            Output::Deliver(changes) => told.push(changes),
+            Output::State(_) => {}
+            other => last = Some(other),
+        }
+    }
+    (last, told)
+}
+
+/// A machine that has listed `kvs` at `revision` and watches.
+fn holding(now: Instant, kvs: Vec<crate::KeyValue>, revision: Revision) -> Machine {
+    let mut machine = Machine::new(now, vec![KeyRange::prefix("/c/")], 1);
+    machine.page(
+        now,
+        Ok(RangeReply {
+            revision,
+            kvs,
+            more: false,
+        }),
+    );
+    machine.opened(now);
+    wish_and_news(&mut machine);
+    machine
+}
+
+/// Lets time pass until the machine compares; hands it what the store then holds.
+fn compare(
+    machine: &mut Machine,
+    from: Instant,
+    kvs: Vec<crate::KeyValue>,
+    revision: Revision,
+) -> Vec<Changes> {
+    let mut now = from;
+    let resume = WatchRequest::new([KeyRange::prefix("/c/")], 1);
+    for _ in 0..1000 {
+        now = machine.deadline().unwrap();
+        machine.tick(now, Some(resume.clone()));
+        match wish_and_news(machine).0 {
+            Some(Output::List(_)) => break,
+            Some(Output::AskProgress) => machine.item(now, WatchItem::Alive, None),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(now > from + COMPARE_EVERY / 5 * 4 - PROGRESS_AFTER && now <= from + COMPARE_EVERY);
+    machine.page(
+        now,
+        Ok(RangeReply {
+            revision,
+            kvs,
+            more: false,
+        }),
+    );
+    wish_and_news(machine).1
+}
+
+#[test]
+fn a_comparison_repairs_what_the_watch_did_not_tell_and_counts_it() {
+    let now = Instant::now();
+    let known = || vec![kv("/c/a", 3), kv("/c/b", 5)];
+    let mut machine = holding(now, known(), 9);
+    let told = compare(&mut machine, now, known(), 9);
+    assert!(told.iter().all(|c| c.changes.is_empty()), "{told:?}");
+    assert_eq!(
+        (
+            machine.state().counts.comparisons,
+            machine.state().counts.mismatches
+        ),
+        (1, 0)
+    );
+
+    let mut machine = holding(now, known(), 9);
+    // Changed at 8, of which the watch said nothing; what was written after 9 is merely new.
+    let told = compare(
+        &mut machine,
+        now,
+        vec![kv("/c/a", 8), kv("/c/b", 5), kv("/c/n", 12)],
+        12,
+    );
+    let keys: Vec<_> = told
+        .iter()
+        .flat_map(|c| &c.changes)
+        .map(|c| c.key.clone())
+        .collect();
+    assert_eq!(keys, ["/c/a", "/c/n"]);
+    assert_eq!(machine.state().counts.mismatches, 1);
+}
+
+#[test]
+fn a_comparison_that_fails_goes_on_with_the_watch() {
+    let now = Instant::now();
+    let mut machine = holding(now, vec![], 9);
+    machine.compare_every(now, Duration::from_secs(1));
+    let at = machine.deadline().unwrap();
+    let resume = WatchRequest::new([KeyRange::prefix("/c/")], 10);
+    machine.tick(at, Some(resume.clone()));
+    let away = StoreError::Timeout {
+        limit: Duration::ZERO,
+        commit: Commit::No,
+    };
+    machine.page(at, Err(away));
+    wish_and_news(&mut machine);
+    machine.tick(machine.deadline().unwrap(), None);
+    assert_eq!(wish_and_news(&mut machine).0, Some(Output::Watch(resume)));
+}
+
+#[test]
+fn a_store_that_was_put_back_is_told_anew_as_a_whole() {
+    let now = Instant::now();
+    let mut machine = holding(now, vec![kv("/c/a", 3), kv("/c/b", 90)], 100);
+    // Three watches in a row find it behind; a member that lags would have caught up.
+    let mut at = now;
+    for _ in 0..3 {
+        let behind = StoreError::Behind { now: 50, seen: 100 };
+        machine.item(
+            at,
+            WatchItem::Disconnected(behind.clone()),
+            Some(WatchRequest::new([KeyRange::prefix("/c/")], 101)),
+        );
+        machine.open_failed(at, behind);
+        wish_and_news(&mut machine);
+        at = machine.deadline().unwrap();
+        machine.tick(at, None);
+    }
+    let Some(Output::List(_)) = wish_and_news(&mut machine).0 else {
+        panic!("a listing is wanted")
+    };
+    machine.page(
+        at,
+        Ok(RangeReply {
+            revision: 50,
+            kvs: vec![kv("/c/a", 3), kv("/c/z", 40)],
+            more: false,
+        }),
+    );
+    let (next, told) = wish_and_news(&mut machine);
+    let [changes] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert!(changes.restored && changes.revision == 50);
+    let keys: Vec<_> = changes
+        .changes
+        .iter()
+        .map(|c| (c.key.clone(), c.value.is_some()))
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            ("/c/b".into(), false),
+            ("/c/a".into(), true),
+            ("/c/z".into(), true)
+        ]
+    );
+    assert_eq!(
+        next,
+        Some(Output::Watch(WatchRequest::new([KeyRange::prefix("/c/")], 51)))
+    );
+    assert_eq!(
+        (machine.state().revision, machine.state().counts.restores),
+        (50, 1)
+    );
 }

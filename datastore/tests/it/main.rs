@@ -9,5 +9,6 @@
 mod conformance;
 mod etcd;
 mod random;
+mod secure;
 mod syncer;
 mod world;

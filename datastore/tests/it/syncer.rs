@@ -20,6 +20,7 @@ struct Copy {
     kvs: BTreeMap<Bytes, (Revision, Bytes)>,
     told: usize,
     in_sync: bool,
+    restored: bool,
     revision: Revision,
 }
 
@@ -30,6 +31,7 @@ impl Copy {
             kvs: BTreeMap::new(),
             told: 0,
             in_sync: false,
+            restored: false,
             revision: 0,
         }
     }
@@ -38,6 +40,7 @@ impl Copy {
         assert!(batch.in_sync || !self.in_sync, "in-sync was taken back");
         self.in_sync = batch.in_sync;
         self.revision = batch.revision;
+        self.restored |= batch.restored;
         for change in batch.changes {
             self.told += 1;
             let old = match change.value {
@@ -49,7 +52,7 @@ impl Copy {
                 ),
             };
             assert!(
-                old.is_none_or(|(old, _)| old < change.revision),
+                batch.restored || old.is_none_or(|(old, _)| old < change.revision),
                 "told twice or backwards: {:?}",
                 change.key
             );
@@ -264,4 +267,45 @@ async fn more_than_a_message_can_hold_is_listed_in_smaller_pages_and_listed_agai
     let mut copy = start(&mut tasks, store.clone());
     copy.catch_up(&store).await;
     assert_eq!(copy.kvs.len(), 50);
+}
+
+#[tokio::test]
+async fn an_etcd_put_back_to_a_backup_is_followed_without_a_restart() {
+    let mut server = EtcdServer::start();
+    let store = etcd_store(&server).await;
+    let mut tasks = JoinSet::new();
+    let mut copy = start(&mut tasks, store.clone());
+    store.put("/c/kept", "1").await.unwrap();
+    store.put("/c/deleted-later", "1").await.unwrap();
+    copy.catch_up(&store).await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = dir.path().join("snapshot");
+    let _ = server.etcdctl(&["snapshot", "save", snapshot.to_str().unwrap()]);
+    store
+        .txn(Txn::default().then(vec![Op::delete("/c/deleted-later")]))
+        .await
+        .unwrap();
+    for round in 0..20 {
+        store.put("/c/kept", format!("{round}")).await.unwrap();
+    }
+    store.put("/c/made-later", "1").await.unwrap();
+    copy.catch_up(&store).await;
+    assert!(!copy.kvs.contains_key("/c/deleted-later".as_bytes()));
+
+    server.restore(&snapshot);
+    within("the backup to be taken over", async {
+        while !copy.restored {
+            let batch = copy.receiver.recv().await.unwrap();
+            copy.apply(batch);
+        }
+    })
+    .await;
+    copy.catch_up(&store).await;
+    let keys: Vec<_> = copy.kvs.keys().cloned().collect();
+    assert_eq!(keys, ["/c/deleted-later", "/c/kept"]);
+    store.put("/c/kept", "after").await.unwrap();
+    copy.catch_up(&store).await;
+    let state = copy.receiver.state().borrow().clone();
+    assert_eq!((state.health, state.counts.restores), (Health::Connected, 1));
 }

@@ -72,6 +72,11 @@ impl Client {
         self.feed.add(seen);
     }
 
+    /// Tells the allocator that the store was put back to an older state: what it knows is void, and this is all there is.
+    pub fn restored(&self, seen: impl IntoIterator<Item = Observed>) {
+        self.feed.restored(seen);
+    }
+
     /// Tells the allocator that [`update`](Self::update) has shown everything once: it begins to serve.
     pub fn in_sync(&self) {
         self.feed.set_in_sync();

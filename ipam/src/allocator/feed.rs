@@ -19,6 +19,16 @@ pub(super) struct Feed {
 struct Inner {
     newest: BTreeMap<Bytes, Observed>,
     in_sync: bool,
+    restored: bool,
+}
+
+/// What has come since the last time.
+pub(super) struct Taken {
+    pub(super) seen: Vec<Observed>,
+    /// Everything has been told once.
+    pub(super) in_sync: bool,
+    /// What was known before is void.
+    pub(super) restored: bool,
 }
 
 impl Feed {
@@ -35,18 +45,29 @@ impl Feed {
         self.changed.notify_one();
     }
 
+    /// Forgets what was told before: the store was put back to an older state, and this is all that it holds.
+    pub(super) fn restored(&self, seen: impl IntoIterator<Item = Observed>) {
+        {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.newest = seen.into_iter().map(|o| (o.key().clone(), o)).collect();
+            inner.restored = true;
+        }
+        self.changed.notify_one();
+    }
+
     pub(super) fn set_in_sync(&self) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).in_sync = true;
         self.changed.notify_one();
     }
 
-    /// Takes what has come since the last time, and whether everything has been told once.
-    pub(super) fn take(&self) -> (Vec<Observed>, bool) {
+    /// Takes what has come since the last time.
+    pub(super) fn take(&self) -> Taken {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        (
-            std::mem::take(&mut inner.newest).into_values().collect(),
-            inner.in_sync,
-        )
+        Taken {
+            seen: std::mem::take(&mut inner.newest).into_values().collect(),
+            in_sync: inner.in_sync,
+            restored: std::mem::take(&mut inner.restored),
+        }
     }
 
     /// Waits for something to take. Cancel-safe: a notification that nobody waited for is kept.

@@ -6,6 +6,8 @@ fn bootstrap(name: &str, ips: &[&str]) -> Bootstrap {
         node_name: name.into(),
         node_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
         etcd: "http://127.0.0.1:2379".parse().unwrap(),
+        etcd_compare_every: std::time::Duration::ZERO,
+        tcp_api: None,
         bgp_secrets_dir: "/nonexistent".into(),
         run_dir: "/run/twill".into(),
     }
