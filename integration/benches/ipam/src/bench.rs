@@ -84,7 +84,7 @@ pub async fn run(args: BenchArgs) -> Result<()> {
 
 async fn fresh(members: usize, cidr: &str, nodes: &[String]) -> Result<(Etcd, EtcdStore)> {
     let etcd = Etcd::start(members).await?;
-    let store = etcd.store().await?;
+    let store = etcd.patient_store().await?;
     let pool = PoolSpec {
         cidr: cidr.parse()?,
         block_size: 26,

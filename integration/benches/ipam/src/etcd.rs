@@ -118,6 +118,16 @@ impl Etcd {
         Ok(EtcdStore::connect(config).await?)
     }
 
+    /// As [`Etcd::store`], for whoever measures: a call takes as long as it takes.
+    ///
+    /// # Errors
+    /// If the URLs are wrong.
+    pub async fn patient_store(&self) -> Result<EtcdStore> {
+        let mut config: EtcdConfig = self.endpoints().parse()?;
+        config.call_timeout = START_TIMEOUT;
+        Ok(EtcdStore::connect(config).await?)
+    }
+
     /// Process ids of the members.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
