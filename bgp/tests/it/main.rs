@@ -7,5 +7,6 @@
 
 mod bfd;
 mod bird;
+mod incidents;
 mod lab;
 mod sim;
