@@ -5,6 +5,8 @@
 
 mod args;
 mod conf;
+#[cfg(test)]
+mod corpus;
 mod daemon;
 mod error;
 mod fd;

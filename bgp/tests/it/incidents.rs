@@ -50,6 +50,9 @@ enum Trigger {
 
 use Trigger::{Message, TwoOctets};
 
+/// What happened where, what it takes, and what becomes of it here.
+type Case = (&'static str, Trigger, Fate);
+
 fn attr(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {
     let len = u16::try_from(value.len()).unwrap().to_be_bytes();
     match u8::try_from(value.len()) {
@@ -120,14 +123,23 @@ fn list(attrs: &[u8]) -> Trigger {
     Message(update(&[], attrs, NLRI))
 }
 
-fn cases() -> Vec<(&'static str, Trigger, Fate)> {
-    [early(), quagga(), frr_opens(), frr_updates(), recent(), ours()]
-        .into_iter()
-        .flatten()
-        .collect()
+fn cases() -> Vec<Case> {
+    [
+        early(),
+        quagga(),
+        frr_opens(),
+        frr_attributes(),
+        frr_multiprotocol(),
+        others(),
+        gobgp(),
+        ours(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-fn early() -> Vec<(&'static str, Trigger, Fate)> {
+fn early() -> Vec<Case> {
     let long_as4 = [&[2, 250][..], &70_000_u32.to_be_bytes().repeat(250)].concat();
     vec![
         (
@@ -149,7 +161,7 @@ fn early() -> Vec<(&'static str, Trigger, Fate)> {
     ]
 }
 
-fn quagga() -> Vec<(&'static str, Trigger, Fate)> {
+fn quagga() -> Vec<Case> {
     let unknown_segment = attr(0x40, 2, &[9, 1, 0, 0, 0xfd, 0xe9]);
     let twice = [
         &mandatory(&path(1))[..],
@@ -203,7 +215,7 @@ fn quagga() -> Vec<(&'static str, Trigger, Fate)> {
     ]
 }
 
-fn frr_opens() -> Vec<(&'static str, Trigger, Fate)> {
+fn frr_opens() -> Vec<Case> {
     vec![
         (
             "CVE-2022-36440: four-octet AS capability of length 2",
@@ -248,9 +260,7 @@ fn frr_opens() -> Vec<(&'static str, Trigger, Fate)> {
     ]
 }
 
-fn frr_updates() -> Vec<(&'static str, Trigger, Fate)> {
-    let flowspec = |nlri: &[u8]| attr(0x80, 14, &[&[0, 1, 133, 0, 0], nlri].concat());
-    let lone = |attrs: &[u8]| Message(update(&[], attrs, &[]));
+fn frr_attributes() -> Vec<Case> {
     vec![
         ("CVE-2019-5892: attribute 255", with(0xc0, 255, &[0; 12]), PASSED),
         (
@@ -263,6 +273,38 @@ fn frr_updates() -> Vec<(&'static str, Trigger, Fate)> {
             with(0xc0, 23, &[0]),
             PASSED,
         ),
+        (
+            "CVE-2023-41359: AIGP TLV longer than the attribute",
+            with(0x80, 26, &[1, 0, 200, 0]),
+            PASSED,
+        ),
+        (
+            "CVE-2023-41360: ORF header at the very end",
+            refresh(&[0, 1, 0, 1, 1]),
+            WITHHELD,
+        ),
+        (
+            "CVE-2024-31948: Prefix-SID TLV longer than the attribute",
+            with(0xc0, 40, &[1, 0, 7, 0, 0]),
+            PASSED,
+        ),
+        (
+            "CVE-2026-37459: attribute 39, TLV length without its header",
+            with(0xc0, 39, &[0, 1, 0, 0]),
+            PASSED,
+        ),
+        (
+            "CVE-2026-37460: attribute 255 as RFAPI reads it",
+            with(0xc0, 255, &[1, 255, 1]),
+            PASSED,
+        ),
+    ]
+}
+
+fn frr_multiprotocol() -> Vec<Case> {
+    let flowspec = |nlri: &[u8]| attr(0x80, 14, &[&[0, 1, 133, 0, 0], nlri].concat());
+    let lone = |attrs: &[u8]| Message(update(&[], attrs, &[]));
+    vec![
         (
             "CVE-2023-38406: FlowSpec, length 0",
             lone(&flowspec(&[0])),
@@ -281,16 +323,6 @@ fn frr_updates() -> Vec<(&'static str, Trigger, Fate)> {
         (
             "CVE-2023-41358: NLRI with attribute length 0",
             Message(update(&[], &[], NLRI)),
-            WITHHELD,
-        ),
-        (
-            "CVE-2023-41359: AIGP TLV longer than the attribute",
-            with(0x80, 26, &[1, 0, 200, 0]),
-            PASSED,
-        ),
-        (
-            "CVE-2023-41360: ORF header at the very end",
-            refresh(&[0, 1, 0, 1, 1]),
             WITHHELD,
         ),
         (
@@ -313,29 +345,12 @@ fn frr_updates() -> Vec<(&'static str, Trigger, Fate)> {
             lone(&attr(0x80, 15, &[0, 2])),
             Fate::Reset(3, 9),
         ),
-        (
-            "CVE-2024-31948: Prefix-SID TLV longer than the attribute",
-            with(0xc0, 40, &[1, 0, 7, 0, 0]),
-            PASSED,
-        ),
-        (
-            "CVE-2026-37459: attribute 39, TLV length without its header",
-            with(0xc0, 39, &[0, 1, 0, 0]),
-            PASSED,
-        ),
-        (
-            "CVE-2026-37460: attribute 255 as RFAPI reads it",
-            with(0xc0, 255, &[1, 255, 1]),
-            PASSED,
-        ),
     ]
 }
 
-fn recent() -> Vec<(&'static str, Trigger, Fate)> {
+fn others() -> Vec<Case> {
     let confed = [&[3, 255][..], &u32::from(THEIR).to_be_bytes().repeat(255)].concat();
-    let short_extended = [&mandatory(&path(1))[..], &[0xd0, 16, 0]].concat();
     let no_length = [&[0x50, 1, 0, 0][..], &path(1), &attr(0x40, 3, &[10, 0, 0, 2])].concat();
-    let hop = |hop: &[u8]| list(&[&attr(0x40, 1, &[0])[..], &path(1), &attr(0x40, 3, hop)].concat());
     vec![
         (
             "CVE-2023-38283: ORIGIN of extended length 0",
@@ -368,6 +383,18 @@ fn recent() -> Vec<(&'static str, Trigger, Fate)> {
             WITHHELD,
         ),
         (
+            "CVE-2026-49943: a path of 2,049 ASNs in an extended message",
+            along(&path(2049)),
+            WITHHELD,
+        ),
+    ]
+}
+
+fn gobgp() -> Vec<Case> {
+    let short_extended = [&mandatory(&path(1))[..], &[0xd0, 16, 0]].concat();
+    let hop = |hop: &[u8]| list(&[&attr(0x40, 1, &[0])[..], &path(1), &attr(0x40, 3, hop)].concat());
+    vec![
+        (
             "CVE-2023-46565, CVE-2025-43971: an attribute header cut short",
             list(&short_extended),
             WITHHELD,
@@ -399,15 +426,10 @@ fn recent() -> Vec<(&'static str, Trigger, Fate)> {
         ),
         ("CVE-2026-30405: NEXT_HOP of no length", hop(&[]), WITHHELD),
         ("CVE-2026-30405: NEXT_HOP of 16 octets", hop(&[1; 16]), WITHHELD),
-        (
-            "CVE-2026-49943: a path of 2,049 ASNs in an extended message",
-            along(&path(2049)),
-            WITHHELD,
-        ),
     ]
 }
 
-fn ours() -> Vec<(&'static str, Trigger, Fate)> {
+fn ours() -> Vec<Case> {
     let mut unknown = message(MessageType::Keepalive, &[]);
     unknown[18] = 77;
     let text = [&[6, 2, 200][..], b"bye"].concat();

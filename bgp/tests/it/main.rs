@@ -7,6 +7,8 @@
 
 mod bfd;
 mod bird;
+mod corpus;
 mod incidents;
 mod lab;
 mod sim;
+mod watchers;

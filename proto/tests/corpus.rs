@@ -1,0 +1,13 @@
+//! The fuzzers' corpora, replayed through the fuzzers' own entries.
+#![cfg(feature = "cni")]
+
+#[path = "../../fuzz/entries/proto.rs"]
+#[expect(unreachable_pub, reason = "the fuzz targets need it")]
+mod entries;
+#[path = "../../fuzz/entries/replay.rs"]
+mod replay;
+
+#[test]
+fn what_the_fuzzers_found_stays_harmless() {
+    replay::check(entries::TARGETS);
+}
