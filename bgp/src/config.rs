@@ -2,10 +2,12 @@
 //! peers whose entry did not change in anything that an OPEN carries stay up.
 
 mod file;
+pub mod monitor;
 pub mod options;
 mod range;
 
 pub use file::{FILE_BYTES_MAX, FibKind, File, FileError, NETWORKS_MAX};
+pub use monitor::{BMP_MAX, BmpConfig, MrtConfig};
 pub use options::{ADD_PATHS_MAX, AddPath, LocalAs, RemovePrivate};
 pub use range::{RANGE_PEERS_MAX, RangeConfig};
 
@@ -47,6 +49,10 @@ pub struct Config {
     pub restart: Restart,
     /// At most so many next hops for one prefix are handed to the FIB; 1 turns multipath off.
     pub paths_max: u8,
+    /// Collectors that are told everything (RFC 7854); at most [`BMP_MAX`].
+    pub bmp: Vec<BmpConfig>,
+    /// Dumps into files (RFC 6396).
+    pub mrt: MrtConfig,
     /// Paths over different AS paths of the same length count as equal for multipath; otherwise the AS paths must be the same.
     pub multipath_relaxed: bool,
     /// This speaker is being drained (RFC 8326): everything it sends carries GRACEFUL_SHUTDOWN, to internal peers with
@@ -309,6 +315,8 @@ impl Config {
             ranges: Vec::new(),
             restart,
             paths_max: 16,
+            bmp: Vec::new(),
+            mrt: MrtConfig::default(),
             multipath_relaxed: true,
             graceful_shutdown: false,
             track_next_hops: false,
@@ -384,6 +392,12 @@ pub enum ConfigError {
     /// No packet has a TTL of 256.
     #[error("peer {0}: TTL security is for 1 to 255 hops")]
     TtlSecurity(IpAddr),
+    /// More than [`BMP_MAX`] collectors, one twice, or one that wants no view at all.
+    #[error("bmp: at most {BMP_MAX} collectors, each once, each with a view")]
+    Bmp,
+    /// Shorter than a second.
+    #[error("mrt: the table is dumped once a second at most")]
+    MrtInterval,
     /// Intervals or a multiplier that no BFD session can have.
     #[error("peer {0}: BFD intervals are 10 ms to 60 s and the multiplier is 1 to 255")]
     Bfd(IpAddr),
@@ -417,6 +431,7 @@ impl Config {
             }
             range.template.check(self.asn)?;
         }
+        self.check_monitor()?;
         let mut seen = BTreeSet::new();
         for peer in &self.peers {
             if !seen.insert(peer.address) {

@@ -15,6 +15,7 @@ mod dial;
 mod handle;
 mod link;
 mod listener;
+mod monitor;
 mod peer_task;
 mod report;
 mod rib_task;

@@ -14,6 +14,7 @@ mod export;
 mod group;
 mod import;
 mod nexthop;
+mod observe;
 mod originate;
 mod paths;
 mod peers;
@@ -22,6 +23,7 @@ mod restart;
 mod show;
 
 pub use core::{Batch, Output, PeerChange, Speaker};
+pub use observe::{Observed, TableSlice};
 
 #[cfg(test)]
 mod bench;

@@ -13,11 +13,11 @@ pub(crate) fn replay(target: &str, entry: fn(&[u8])) -> Vec<PathBuf> {
         .join(target);
     let files: Vec<PathBuf> = std::fs::read_dir(&corpus)
         .unwrap_or_else(|e| panic!("{}: {e}", corpus.display()))
-        .map(|entry| entry.unwrap().path())
+        .map(|entry| entry.expect("the corpus can be listed").path())
         .collect();
     assert!(!files.is_empty(), "{} is empty", corpus.display());
     let panics = |file: &PathBuf| {
-        let octets = std::fs::read(file).unwrap();
+        let octets = std::fs::read(file).expect("the corpus can be read");
         catch_unwind(|| entry(&octets)).is_err()
     };
     files.into_iter().filter(panics).collect()

@@ -2,6 +2,7 @@
 //! line, column and key. Its defaults are those of a daemon under an operator's hand: both policies accept, no prefix limit,
 //! no penalty after errors.
 
+mod monitor;
 mod policy;
 
 use super::{
@@ -97,6 +98,10 @@ struct Document {
     defaults: Defaults,
     #[serde(default)]
     peers: Vec<Peer>,
+    #[serde(default)]
+    bmp: Vec<monitor::Bmp>,
+    #[serde(default)]
+    mrt: monitor::Mrt,
     #[serde(default)]
     policies: BTreeMap<String, policy::PolicyEntry>,
     #[serde(default)]
@@ -213,6 +218,7 @@ struct Peer {
     #[serde(default)]
     allow_own_as: u8,
     enforce_first_as: Option<bool>,
+    bfd: Option<monitor::Bfd>,
     max_prefixes_warn_percent: Option<u8>,
     max_prefixes_restart: Option<u16>,
     delay_open: Option<u16>,
@@ -240,6 +246,12 @@ fn everywhere() -> Vec<Listen> {
         listen(Ipv4Addr::UNSPECIFIED.into()),
         listen(Ipv6Addr::UNSPECIFIED.into()),
     ]
+}
+
+impl Listen {
+    const fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
 }
 
 const fn port() -> u16 {
@@ -281,12 +293,10 @@ impl Document {
             return Err(FileError::TooManyNetworks(self.networks.len()));
         }
         let mut config = Config::new(self.as_number, self.router_id);
-        config.listen = self
-            .listen
-            .iter()
-            .map(|l| SocketAddr::new(l.address, l.port))
-            .collect();
+        config.listen = self.listen.iter().map(Listen::socket).collect();
         config.cluster_id = self.route_reflector.map(|r| r.cluster_id);
+        config.bmp = self.bmp.iter().map(monitor::Bmp::config).collect();
+        config.mrt = self.mrt.config();
         config.graceful_shutdown = self.graceful_shutdown;
         if let Some(multipath) = self.multipath {
             config.paths_max = multipath.max_paths.unwrap_or(config.paths_max);
@@ -398,6 +408,7 @@ impl Peer {
             idle_hold: false,
             password: self.password.clone().map(Secret),
             ttl_security_hops: self.ttl_security_hops,
+            bfd: self.bfd.as_ref().and_then(monitor::Bfd::params),
             prefixes_warn_percent: self.max_prefixes_warn_percent.unwrap_or(80),
             prefixes_restart: self.max_prefixes_restart.map(secs),
             add_path: self.add_path(defaults),

@@ -34,6 +34,8 @@ pub(super) struct Conn {
     pub(super) direction: Direction,
     pub(super) state: ConnState,
     pub(super) local: Option<IpAddr>,
+    /// Our OPEN, as it went out.
+    pub(super) open_sent: Vec<u8>,
     /// Accepted while the session was already established: it may be the peer's restart (RFC 4724 section 4.2).
     pub(super) after_established: bool,
     pub(super) timers: ConnTimers,
@@ -46,6 +48,7 @@ impl Conn {
             direction,
             state: ConnState::Connect,
             local: None,
+            open_sent: Vec::new(),
             after_established: false,
             timers: ConnTimers::default(),
         }

@@ -4,10 +4,12 @@ use super::conn::{ConnId, ConnState, Direction};
 use super::end::Cause;
 use super::open;
 use super::peer::{Output, Peer};
+use crate::monitor::Opens;
 use crate::wire::header::{self, HEADER_LEN, MessageType};
 use crate::wire::update::{Action, Decoder, Verdict};
 use crate::wire::{Notification, Open, RouteRefresh, Routes};
 use bytes::{Buf, BytesMut};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl Peer {
@@ -112,13 +114,16 @@ impl Peer {
     }
 
     fn open(&mut self, now: Instant, id: ConnId, body: &[u8]) {
-        let Some(local) = self.conn(id).and_then(|c| c.local) else {
+        let Some((local, sent)) = self
+            .conn(id)
+            .and_then(|c| Some((c.local?, std::mem::take(&mut c.open_sent))))
+        else {
             return;
         };
         let next = self.sessions + 1;
         let session =
             Open::decode(body).and_then(|open| open::negotiate(&self.own, &self.config, &open, local, next));
-        let session = match session {
+        let mut session = match session {
             Ok(session) => session,
             Err(error) => return self.end(now, id, Cause::Sent(error.notification())),
         };
@@ -130,6 +135,11 @@ impl Peer {
         if !self.survives_collision(now, id, &session) {
             return self.end(now, id, Cause::Sent(Notification::COLLISION));
         }
+        let mut received = Vec::new();
+        header::message(&mut received, MessageType::Open, |out| {
+            out.extend_from_slice(body)
+        });
+        session.opens = Arc::new(Opens { sent, received });
         let hold = Duration::from_secs(session.hold_secs.into());
         let keepalive = self.config.timers.keepalive_of(hold);
         if let Some(conn) = self.conn(id) {

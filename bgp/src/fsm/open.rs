@@ -2,6 +2,7 @@
 
 use crate::config::PeerConfig;
 use crate::family::{Families, Family, PerFamily};
+use crate::monitor::Opens;
 use crate::policy::SessionType;
 use crate::wire::nlri::PathIds;
 use crate::wire::{
@@ -9,6 +10,7 @@ use crate::wire::{
     Open, OpenError, RestartCapability, UpdateContext,
 };
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 /// What all peers' OPENs have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub struct Session {
     pub capabilities: Vec<u8>,
     /// The peer's capabilities in words.
     pub described: Vec<String>,
+    /// Both OPENs, for those who watch.
+    pub opens: Arc<Opens>,
 }
 
 /// Our OPEN for this peer.
@@ -167,6 +171,7 @@ pub(super) fn negotiate(
         restart,
         capabilities: theirs.codes.clone(),
         described: theirs.describe(),
+        opens: Arc::default(),
     })
 }
 

@@ -84,6 +84,7 @@ impl Peer {
             conn.timers.delay_open = None;
             conn.timers.wait = Some(now + wait);
             conn.state = ConnState::OpenSent;
+            conn.open_sent.clone_from(&bytes);
         }
         self.send(now, id, bytes);
     }

@@ -143,6 +143,15 @@ impl Link {
         }
     }
 
+    /// Our port and the peer's; zeros when the connection has gone.
+    pub(super) fn ports(&self) -> (u16, u16) {
+        let (State::Open(stream) | State::Closing(stream, _)) = &self.state else {
+            return (0, 0);
+        };
+        let port = |a: io::Result<std::net::SocketAddr>| a.map_or(0, |a| a.port());
+        (port(stream.local_addr()), port(stream.peer_addr()))
+    }
+
     fn stream(&mut self) -> Option<&mut TcpStream> {
         match &mut self.state {
             State::Dialling(_) => None,

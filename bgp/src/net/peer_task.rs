@@ -34,7 +34,8 @@ pub(super) enum PeerCommand {
 /// From a peer task to the RIB task.
 #[derive(Debug)]
 pub(super) enum PeerEvent {
-    Up(Box<Session>),
+    /// The session, our port and the peer's.
+    Up(Box<Session>, (u16, u16)),
     Down(Down),
     Routes(u32, Routes),
     Refresh(u32, RouteRefresh),
@@ -275,7 +276,8 @@ impl PeerTask {
             Output::Up(conn, up) => {
                 tracing::info!(peer = %self.fsm.config().address, "bgp session established");
                 self.session = Some((conn, up.id));
-                self.pending.push(PeerEvent::Up(up));
+                let ports = self.links.iter().find(|l| l.id == conn).map(Link::ports);
+                self.pending.push(PeerEvent::Up(up, ports.unwrap_or_default()));
             }
             Output::Down(down) => {
                 tracing::info!(peer = %self.fsm.config().address, cause = %down.cause, "bgp session ended");

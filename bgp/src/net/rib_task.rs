@@ -4,6 +4,7 @@
 use super::bfd::{Bfd, BfdChange};
 use super::handle::{Command, ConfigureError, Reset};
 use super::listener::{self, Accepted};
+use super::monitor::Monitor;
 use super::peer_task::{PeerCommand, PeerEvent, PeerEvents, PeerTask, until};
 use super::report::SharedReport;
 use super::watchers::Watchers;
@@ -72,6 +73,7 @@ pub(super) struct RibTask {
     watchers: Watchers,
     /// Somebody programs the best paths; otherwise they are kept for watchers only.
     subscribed: bool,
+    monitor: Monitor,
     best_wanted: Option<oneshot::Sender<BTreeMap<IpNet, Option<Best>>>>,
 }
 
@@ -100,6 +102,7 @@ impl RibTask {
             bfd,
             watchers: Watchers::default(),
             subscribed: false,
+            monitor: Monitor::new(),
             best_wanted: None,
         }
     }
@@ -172,6 +175,7 @@ impl RibTask {
                     }
                 }
                 change = self.bfd.changed() => self.bfd_changed(&change),
+                request = self.monitor.request() => self.monitor_request(request),
                 Some((stream, from)) = self.accepted.recv() => self.accept(stream, from),
                 Some(joined) = self.tasks.join_next() => supervise(joined),
                 () = until(deadline) => {
@@ -180,6 +184,7 @@ impl RibTask {
                 }
                 () = tokio::task::yield_now(), if busy => {}
             }
+            self.monitor.publish(&mut self.speaker);
             busy = self.speaker.work(Instant::now());
             while let Some(output) = self.speaker.poll() {
                 self.apply(output);
@@ -320,13 +325,15 @@ impl RibTask {
         }
         for event in events {
             match event {
-                PeerEvent::Up(session) => {
+                PeerEvent::Up(session, ports) => {
                     self.session_changed(peer, PeerState::Established, None);
-                    self.speaker.up(now, peer, *session);
+                    self.speaker.up(now, peer, (*session).clone());
+                    self.monitor.up(peer, &session, ports, &mut self.speaker);
                     self.want_bfd(peer);
                 }
                 PeerEvent::Down(down) => {
                     self.session_changed(peer, PeerState::Idle, Some(down.cause.to_string()));
+                    self.monitor.down(peer, &down.cause, &mut self.speaker);
                     self.speaker.down(now, peer, &down);
                     self.want_bfd(peer);
                 }
@@ -357,6 +364,20 @@ impl RibTask {
             session: session.id,
         });
         self.bfd.want(handle.address, demand);
+    }
+
+    fn monitor_request(&mut self, request: super::monitor::Request) {
+        let peers = &self.peers;
+        let treated = |peer| {
+            let handle: Option<&PeerHandle> = peers.get(&peer);
+            handle.map_or(0, |h| h.report.lock().counters.treated_as_withdraw)
+        };
+        self.monitor.answer(request, &mut self.speaker, treated);
+    }
+
+    /// Starts and stops those who are told what the speaker hears.
+    pub(super) fn watch(&mut self) {
+        self.monitor.configure(self.speaker.config(), &mut self.tasks);
     }
 
     fn bfd_changed(&self, change: &BfdChange) {
@@ -419,6 +440,7 @@ impl RibTask {
         let listen = config.listen.clone();
         let changes = self.speaker.configure(Instant::now(), config)?;
         self.peers_changed(changes);
+        self.watch();
         self.listen(&listen)
     }
 
@@ -486,6 +508,7 @@ impl RibTask {
 
     async fn end(mut self, how: &Stop) {
         self.bfd.close();
+        self.monitor.close();
         self.listeners.values().for_each(|l| l.task.abort());
         for handle in self.peers.values() {
             let _ = handle.commands.try_send(PeerCommand::Stop(how.clone()));

@@ -27,6 +27,7 @@ pub fn bind(config: Config) -> Result<(Handle, Server), ConfigureError> {
     let (handle, commands) = Handle::new(converged, next_hops);
     let mut task = RibTask::new(speaker, converged_tx, next_hops_tx);
     task.listen(&listen)?;
+    task.watch();
     task.peers_changed(peers);
     Ok((handle, Server { task, commands }))
 }

@@ -167,6 +167,7 @@ pub(super) fn session(config: &PeerConfig, id: u32) -> Session {
         long_lived,
         capabilities: Vec::new(),
         described: Vec::new(),
+        opens: Arc::default(),
     }
 }
 

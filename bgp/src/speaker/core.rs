@@ -72,6 +72,8 @@ pub(super) struct Shared {
     pub(super) out: VecDeque<Output>,
     pub(super) deferral: PerFamily<Deferral>,
     pub(super) own_routes_known: bool,
+    /// What those who watch have not taken yet; `None` while nobody does.
+    pub(super) observed: Option<Vec<super::observe::Observed>>,
     pub(super) next_hops: NextHops,
 }
 
@@ -131,6 +133,7 @@ impl Speaker {
             out: VecDeque::new(),
             deferral,
             own_routes_known: false,
+            observed: None,
             next_hops: NextHops::default(),
         };
         let mut speaker = Self {
@@ -156,7 +159,10 @@ impl Speaker {
                 return;
             }
             match op {
-                Op::EndOfRib(family) => self.end_of_rib(now, peer, *family),
+                Op::EndOfRib(family) => {
+                    self.shared.observe_end_of_rib(peer, *family);
+                    self.end_of_rib(now, peer, *family);
+                }
                 Op::Announce(Family::Ipv4Unicast, set, range) => {
                     let nlri = routes.v4.get(range.clone()).unwrap_or_default();
                     self.v4.announce(&mut self.shared, peer, set, nlri);

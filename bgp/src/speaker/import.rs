@@ -40,6 +40,7 @@ impl<P: Prefix> Plane<P> {
         if let Some(slot) = shared.peer_mut(peer) {
             nlri.iter().for_each(|n| slot.path_numbers.learn(n.path_id));
         }
+        let mut became = Vec::new();
         for Nlri { prefix, path_id } in nlri {
             let (attr, flag) = inbound.import(shared, *prefix, set, raw, &mut imported);
             shared.attrs.hold(attr);
@@ -53,8 +54,12 @@ impl<P: Prefix> Plane<P> {
                 generation,
                 flags: loop_flag | flag | unreachable.1,
             };
+            if shared.observed.is_some() {
+                became.push((attr, path.flags));
+            }
             self.insert(shared, *prefix, path);
         }
+        shared.observe_announced(peer, set, nlri, &became);
         shared.attrs.release(raw);
         imported
             .into_iter()
@@ -64,6 +69,7 @@ impl<P: Prefix> Plane<P> {
 
     /// The peer withdraws these prefixes.
     pub(super) fn withdraw(&mut self, shared: &mut Shared, peer: PeerId, nlri: &[Nlri<P>]) {
+        shared.observe_withdrawn(peer, nlri);
         for Nlri { prefix, path_id } in nlri {
             if let Some(id) = self.table.find(*prefix) {
                 self.remove(shared, id, peer, *path_id);

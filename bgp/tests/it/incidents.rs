@@ -235,7 +235,7 @@ fn frr_opens() -> Vec<Case> {
         (
             "CVE-2022-40318: option 255, its length cut",
             Trigger::Open(vec![255, 0, 9, 2]),
-            Fate::Reset(2, 0),
+            Fate::Reset(2, 4),
         ),
         (
             "CVE-2022-43681: a parameter longer than the OPEN",
@@ -550,7 +550,7 @@ impl World {
                     (self.session, self.ended) = (None, Some(down.cause));
                 }
                 Output::Routes(routes) => self.speaker.routes(self.now, whose, session, &routes),
-                Output::Refresh(refresh) => self.speaker.refresh(whose, session, refresh),
+                Output::Refresh(refresh) => self.speaker.refresh(self.now, whose, session, refresh),
                 Output::Send(_, octets) => {
                     // An OPEN that was refused has no session whose end could be told.
                     if let [.., 2, subcode] = octets[..]

@@ -273,3 +273,57 @@ fn policies_that_cannot_be_are_named() {
     assert!(parse("{a: {default: perhaps}}", "a").is_err());
     assert!(parse("{a: {default: accept, terms: [{unless: {}}]}}", "a").is_err());
 }
+
+#[test]
+fn bfd_bmp_and_mrt_have_their_keys() {
+    let file = parse(&minimal(
+        "bmp: [{address: 192.0.2.9, port: 1790, routes: pre-policy, statisticsInterval: 5}, {address: 192.0.2.8}]
+mrt: {table: /tmp/t, tableInterval: 7, updates: /tmp/u}
+peers:
+  - {address: 192.0.2.1, asNumber: 65001, bfd: true}
+  - {address: 192.0.2.2, asNumber: 65001, bfd: {minTx: 50, minRx: 60, multiplier: 5, multihop: true}}
+  - {address: 192.0.2.3, asNumber: 65001, bfd: false}
+",
+    ));
+    let bfd: Vec<_> = file.config.peers.iter().map(|p| p.bfd).collect();
+    let fast = crate::bfd::Params {
+        min_tx: Duration::from_millis(50),
+        min_rx: Duration::from_millis(60),
+        multiplier: 5,
+        multihop: true,
+    };
+    assert_eq!(bfd, [Some(crate::bfd::Params::default()), Some(fast), None]);
+    let bmp: Vec<_> = file
+        .config
+        .bmp
+        .iter()
+        .map(|b| {
+            (
+                b.address.to_string(),
+                b.pre_policy,
+                b.post_policy,
+                b.statistics.as_secs(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        bmp,
+        [
+            ("192.0.2.9:1790".into(), true, false, 5),
+            ("192.0.2.8:11019".into(), true, true, 60)
+        ]
+    );
+    assert_eq!(
+        file.config.mrt.table,
+        Some(("/tmp/t".into(), Duration::from_secs(7)))
+    );
+    assert_eq!(file.config.mrt.updates, Some("/tmp/u".into()));
+    refused(&minimal("bmp: [{address: 192.0.2.9, speed: 1}]"));
+    refused(&minimal("mrt: {tableInterval: 0, table: /tmp/t}"));
+    refused(&minimal(
+        "peers: [{address: 192.0.2.1, asNumber: 65001, bfd: {minTx: 1}}]",
+    ));
+    refused(&minimal(
+        "peers: [{address: 192.0.2.1, asNumber: 65001, bfd: {min: 100}}]",
+    ));
+}

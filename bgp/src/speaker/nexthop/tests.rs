@@ -191,6 +191,7 @@ fn session(config: &PeerConfig) -> Session {
         long_lived: None,
         capabilities: Vec::new(),
         described: Vec::new(),
+        opens: Arc::default(),
     }
 }
 
