@@ -1,6 +1,6 @@
 # Thin doors to scripts/ and to the binaries of the lab. Start with: make demo
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo lab lab-down check test deny soak soak-ipam bench bench-ipam clean
+.PHONY: help setup build demo lab lab-down check test deny soak soak-ipam bench bench-bgp bench-ipam clean
 
 # Where daemons and rustup's cargo live, when the caller's PATH leaves them out.
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
@@ -14,6 +14,7 @@ help:
 	@echo 'make test       format, lints, every test, the demo and its negative twins'
 	@echo 'make build      release binaries into bin/'
 	@echo 'make bench      the numbers of docs/numbers.md; make bench-ipam: those of addresses'
+	@echo 'make bench-bgp  the BGP speaker against BIRD, FRR, GoBGP and OpenBGPD (DUT=.. SCENARIO=.. RUNS=3)'
 	@echo 'make soak       demo and fault tests again and again (TIMES=10); make soak-ipam: addresses alone'
 	@echo 'make deny       licences, sources and bans of all dependencies'
 
@@ -57,6 +58,16 @@ $(DENY):
 
 bench: build
 	@for what in cni reach policy; do bin/twill-lab --name bench bench $$what || exit 1; done
+
+DUT ?= twill,bird,frr,gobgp,openbgpd
+SCENARIO ?= a100k,a1m,b,c,d
+RUNS ?= 3
+bench-bgp:
+	@scripts/setup
+	@cargo build --locked --release -p twilld -p bgpbench
+	@mkdir -p bin
+	@for name in twilld bgpbench; do install -m 755 "$${CARGO_TARGET_DIR:-target}/release/$$name" "bin/$$name"; done
+	@integration/benches/bgpbench/measure.sh --dut $(DUT) --scenario $(SCENARIO) --runs $(RUNS) $(if $(JSON),--json '$(JSON)')
 
 TIMES ?= 10
 soak: build

@@ -95,15 +95,18 @@ pub struct LongLived {
 }
 
 /// Reads capability triples; stops at the first whose length overruns (what came before counts).
-pub fn read(mut input: &[u8], into: &mut Capabilities) {
+pub fn read(mut input: &[u8], into: &mut Capabilities) -> Result<(), Overrun> {
     while !input.is_empty() {
-        let Ok((rest, (code, value))) = triple(input) else {
-            return;
-        };
+        let (rest, (code, value)) = triple(input).map_err(|_| Overrun)?;
         into.take(code, value);
         input = rest;
     }
+    Ok(())
 }
+
+/// A capability's length goes beyond its parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overrun;
 
 fn triple(input: &[u8]) -> IResult<&[u8], (u8, &[u8])> {
     (be_u8, length_data(be_u8)).parse(input)

@@ -173,7 +173,7 @@ fn parameters(input: &[u8], into: &mut Capabilities) -> Result<(), OpenError> {
         if kind != CAPABILITIES_PARAMETER {
             return Err(OpenError::UnsupportedParameter(kind));
         }
-        capability::read(value, into);
+        capability::read(value, into).map_err(|_| OpenError::Malformed)?;
         rest = after;
     }
     Ok(())
