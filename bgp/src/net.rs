@@ -17,6 +17,7 @@ mod link;
 mod listener;
 mod monitor;
 mod peer_task;
+mod permit;
 mod report;
 mod rib_task;
 mod server;

@@ -51,11 +51,26 @@ struct Outgoing {
     batch_of: Option<u32>,
 }
 
+/// What a link may do about octets that have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Say that there are some.
+    Ask,
+    /// Nothing: it has been said already.
+    Wait,
+    /// Read them.
+    Take,
+}
+
 /// What happened to a link.
 #[derive(Debug)]
 pub(super) enum Happened {
     /// The dial succeeded; our address.
     Connected(std::net::IpAddr),
+    /// There is something to read.
+    Readable,
+    /// There was nothing to read after all, on no link.
+    Unreadable,
     /// The inbox has grown.
     Read,
     /// Octets were taken; the batches of these sessions are through.
@@ -110,8 +125,8 @@ impl Link {
         }
     }
 
-    /// What has happened, if anything. Reads only if `may_read`.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, may_read: bool) -> Poll<Happened> {
+    /// What has happened, if anything.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, reading: Reading) -> Poll<Happened> {
         match &mut self.state {
             State::Dialling(dial) => match ready!(dial.as_mut().poll(cx)) {
                 Ok(stream) => {
@@ -127,7 +142,11 @@ impl Link {
                 {
                     return Poll::Ready(wrote);
                 }
-                if may_read { self.read(cx) } else { Poll::Pending }
+                match reading {
+                    Reading::Take => self.read(cx),
+                    Reading::Ask => self.read_ready(cx),
+                    Reading::Wait => Poll::Pending,
+                }
             }
             State::Closing(..) => self.poll_close(cx),
         }
@@ -194,6 +213,16 @@ impl Link {
             self.outbox.pop_front();
         }
         batches
+    }
+
+    fn read_ready(&mut self, cx: &mut Context<'_>) -> Poll<Happened> {
+        let (State::Open(stream) | State::Closing(stream, _)) = &mut self.state else {
+            return Poll::Pending;
+        };
+        Poll::Ready(match ready!(stream.poll_read_ready(cx)) {
+            Ok(()) => Happened::Readable,
+            Err(error) => Happened::Closed(error.to_string()),
+        })
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<Happened> {

@@ -1,6 +1,7 @@
 //! One task a peer: it runs the FSM and carries its connections' octets. A panic in the FSM ends the session, not the task.
 
-use super::link::{Happened, Link};
+use super::link::{Happened, Link, Reading};
+use super::permit::Permit;
 use super::report::SharedReport;
 use crate::config::PeerConfig;
 use crate::fsm::{Cause, ConnId, Down, Input, Output, Own, Peer, Session, Stop};
@@ -12,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::{self, OwnedPermit};
+use tokio::sync::mpsc;
 
 /// After a panic the peer is held down so long.
 const PANIC_HOLD: Duration = Duration::from_secs(60);
@@ -55,6 +56,8 @@ pub(super) struct PeerTask {
     links: Vec<Link>,
     /// The connection of the running session, and the session.
     session: Option<(ConnId, u32)>,
+    /// A connection has octets that were not read yet.
+    readable: bool,
     pending: Vec<PeerEvent>,
     report: SharedReport,
     held_until: Option<Instant>,
@@ -73,6 +76,7 @@ impl PeerTask {
             own,
             links: Vec::new(),
             session: None,
+            readable: false,
             pending: Vec::new(),
             report,
             held_until: None,
@@ -88,28 +92,36 @@ impl PeerTask {
         mut commands: mpsc::Receiver<PeerCommand>,
         rib: mpsc::Sender<PeerEvents>,
     ) {
-        let mut permit: Option<OwnedPermit<PeerEvents>> = None;
+        let mut permit = Permit::None;
         self.step(Input::Start);
         loop {
             if self.links.is_empty() && self.vacant_told < self.accepted {
                 self.vacant_told = self.accepted;
                 self.pending.push(PeerEvent::Vacant(self.accepted));
             }
-            if !self.pending.is_empty()
-                && let Some(permit) = permit.take()
-            {
-                permit.send((self.id, std::mem::take(&mut self.pending)));
+            if !self.pending.is_empty() {
+                permit.want(&rib);
+                permit.send(self.id, &mut self.pending);
+            }
+            // A permit before a read: what is read can be handed over. But not before there is something to read: those of
+            // idle peers would be missing elsewhere.
+            if self.readable {
+                permit.want(&rib);
+            } else if self.pending.is_empty() {
+                permit = Permit::None;
             }
             if self.stopping && self.links.is_empty() && self.pending.is_empty() {
                 return;
             }
             let deadline = self.deadline();
-            // A permit before a read: what is read can be handed over.
-            let may_read = permit.is_some();
+            let reading = match (self.readable, &permit) {
+                (false, _) => Reading::Ask,
+                (true, Permit::Held(_)) => Reading::Take,
+                (true, _) => Reading::Wait,
+            };
             tokio::select! {
-                got = rib.clone().reserve_owned(), if permit.is_none() => match got {
-                    Ok(got) => permit = Some(got),
-                    Err(_) => return,
+                open = permit.granted() => if !open {
+                    return;
                 },
                 // Told to stop, it still has its goodbye to say; nobody will tell it anything more.
                 command = commands.recv(), if !self.stopping => match command {
@@ -117,7 +129,7 @@ impl PeerTask {
                     None => return,
                 },
                 () = until(deadline) => self.tick(),
-                (id, what) = poll_links(&mut self.links, may_read) => self.happened(id, what),
+                (id, what) = poll_links(&mut self.links, reading) => self.happened(id, what),
             }
         }
     }
@@ -201,7 +213,10 @@ impl PeerTask {
     fn happened(&mut self, id: ConnId, what: Happened) {
         match what {
             Happened::Connected(local) => self.step(Input::Connected(id, local)),
+            Happened::Readable => self.readable = true,
+            Happened::Unreadable => self.readable = false,
             Happened::Read => {
+                self.readable = false;
                 let Some(link) = self.links.iter_mut().find(|l| l.id == id) else {
                     return;
                 };
@@ -217,6 +232,7 @@ impl PeerTask {
                 self.step(Input::Written { conn: id, drained });
             }
             Happened::Closed(why) => {
+                self.readable = false;
                 self.links.retain(|l| l.id != id);
                 self.step(Input::Closed(id, why));
             }
@@ -292,14 +308,17 @@ impl PeerTask {
 }
 
 /// Waits for something to happen on one of the links.
-async fn poll_links(links: &mut [Link], may_read: bool) -> (ConnId, Happened) {
+async fn poll_links(links: &mut [Link], reading: Reading) -> (ConnId, Happened) {
     poll_fn(|cx| {
         for link in links.iter_mut() {
-            if let Poll::Ready(what) = link.poll(cx, may_read) {
+            if let Poll::Ready(what) = link.poll(cx, reading) {
                 return Poll::Ready((link.id, what));
             }
         }
-        Poll::Pending
+        match reading {
+            Reading::Take => Poll::Ready((ConnId(0), Happened::Unreadable)),
+            Reading::Ask | Reading::Wait => Poll::Pending,
+        }
     })
     .await
 }
