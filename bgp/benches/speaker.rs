@@ -38,14 +38,22 @@ fn update(place: u8, from: u32) -> Vec<u8> {
         .iter()
         .flat_map(|asn| asn.to_be_bytes())
         .collect();
-    let communities = [set, 0x00fe_0001].iter().flat_map(|c| c.to_be_bytes()).collect::<Vec<u8>>();
+    let communities = [set, 0x00fe_0001]
+        .iter()
+        .flat_map(|c| c.to_be_bytes())
+        .collect::<Vec<u8>>();
     for (flags, code, value) in [
         (TRANSITIVE, code::ORIGIN, vec![0]),
         (TRANSITIVE, code::AS_PATH, [&[2, 4], &path[..]].concat()),
         (TRANSITIVE, code::NEXT_HOP, peer_address(place).octets().to_vec()),
         (OPTIONAL | TRANSITIVE, code::COMMUNITIES, communities),
     ] {
-        Attr { code, flags, value: &value }.encode(&mut attrs);
+        Attr {
+            code,
+            flags,
+            value: &value,
+        }
+        .encode(&mut attrs);
     }
     let mut body = vec![0, 0];
     body.extend_from_slice(&u16::try_from(attrs.len()).unwrap().to_be_bytes());
@@ -58,7 +66,10 @@ fn update(place: u8, from: u32) -> Vec<u8> {
 }
 
 fn load(place: u8) -> Vec<Vec<u8>> {
-    (0..PREFIXES).step_by(SHARED as usize).map(|from| update(place, from)).collect()
+    (0..PREFIXES)
+        .step_by(SHARED as usize)
+        .map(|from| update(place, from))
+        .collect()
 }
 
 fn context(place: u8) -> UpdateContext {
@@ -67,7 +78,10 @@ fn context(place: u8) -> UpdateContext {
         peer_asn: peer_asn(place),
         four_octet_as: true,
         families: Families::IPV4,
-        path_ids: PerFamily { ipv4: PathIds::Absent, ipv6: PathIds::Absent },
+        path_ids: PerFamily {
+            ipv4: PathIds::Absent,
+            ipv6: PathIds::Absent,
+        },
         extended_next_hop: false,
         enforce_first_as: true,
         own_addresses: vec![Ipv4Addr::new(10, 128, 0, 1).into()],
@@ -164,7 +178,11 @@ fn decide(c: &mut Criterion) {
         let value = [&[2, 1][..], &peer_asn(place).to_be_bytes()].concat();
         let set = AttrSet::new(
             NextHopValue::V4(peer_address(place)),
-            &[Attr { code: code::AS_PATH, flags: TRANSITIVE, value: &value }],
+            &[Attr {
+                code: code::AS_PATH,
+                flags: TRANSITIVE,
+                value: &value,
+            }],
         );
         *sources.at_mut(PeerId(place.into())) = decision::PathSource {
             from: twill_bgp::policy::LearnedFrom::Ebgp,

@@ -24,5 +24,9 @@ mod server;
 mod sockopt;
 mod watchers;
 
+/// For the runtime that a speaker runs on (`tokio::runtime::Builder::event_interval`): look at clocks and sockets after so many
+/// turns of tasks. A turn under load takes up to ten milliseconds, and tokio's own 61 of them would keep a KEEPALIVE waiting.
+pub const EVENT_INTERVAL: u32 = 3;
+
 pub use handle::{BestChanges, Closed, ConfigureError, Handle, Reset};
 pub use server::{Server, bind};

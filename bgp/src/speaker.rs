@@ -16,6 +16,7 @@ mod import;
 mod nexthop;
 mod observe;
 mod originate;
+mod pace;
 mod paths;
 mod peers;
 mod plane;

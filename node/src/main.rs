@@ -95,6 +95,7 @@ fn run(flags: Flags) -> Result<()> {
 fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .event_interval(twill_bgp::net::EVENT_INTERVAL)
         .build()
         .context("starting the runtime")?;
     let ended = runtime.block_on(work);

@@ -17,7 +17,7 @@ use crate::speaker::{Output, PeerChange, Speaker};
 use crate::view::{Best, Converged, NegotiatedView, Notice, PeerState, PeerStatus, PrefixCounts};
 use crate::wire::Notification;
 use ipnet::IpNet;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +27,11 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// Peer tasks' messages that wait: each is one read of a socket.
 const EVENTS_MAX: usize = 64;
-/// Messages taken in one turn.
+/// Messages taken at once.
 const EVENTS_PER_TURN: usize = 16;
+/// After so long a turn others run, above all those that send KEEPALIVEs. One message is worked through to its end: a read
+/// of 256 KiB, about ten milliseconds at worst.
+const TURN: Duration = Duration::from_millis(2);
 /// Messages that wait for one peer task; the speaker's window is far below.
 const PEER_COMMANDS_MAX: usize = 64;
 /// Connections that wait to be given to their peers.
@@ -158,6 +161,7 @@ impl RibTask {
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
+        let mut waiting = VecDeque::with_capacity(EVENTS_PER_TURN);
         let mut busy = true;
         loop {
             let deadline = self.speaker.deadline();
@@ -169,10 +173,8 @@ impl RibTask {
                     }
                     Some(command) => self.command(command),
                 },
-                _ = self.events.recv_many(&mut events, EVENTS_PER_TURN) => {
-                    for (peer, events) in events.drain(..) {
-                        self.peer_events(peer, events);
-                    }
+                _ = self.events.recv_many(&mut events, EVENTS_PER_TURN), if waiting.is_empty() => {
+                    waiting.extend(events.drain(..));
                 }
                 change = self.bfd.changed() => self.bfd_changed(&change),
                 request = self.monitor.request() => self.monitor_request(request),
@@ -182,10 +184,17 @@ impl RibTask {
                     self.speaker.tick(Instant::now());
                     self.dismiss_late();
                 }
-                () = tokio::task::yield_now(), if busy => {}
+                () = std::future::ready(()), if busy => {}
+            }
+            let begun = Instant::now();
+            while begun.elapsed() < TURN
+                && let Some((peer, events)) = waiting.pop_front()
+            {
+                self.peer_events(peer, events);
             }
             self.monitor.publish(&mut self.speaker);
-            busy = self.speaker.work(Instant::now());
+            busy = !waiting.is_empty();
+            busy |= self.speaker.work(Instant::now());
             while let Some(output) = self.speaker.poll() {
                 self.apply(output);
             }
@@ -193,6 +202,8 @@ impl RibTask {
                 self.next_hops.send_replace(Arc::new(wanted));
             }
             self.answer_best();
+            // Those whom this turn woke stand behind this task, and while it finds something to do nobody else may take them.
+            tokio::task::yield_now().await;
         }
     }
 

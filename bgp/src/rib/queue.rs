@@ -39,6 +39,11 @@ impl Bits {
         })
     }
 
+    /// Clears all bits.
+    pub fn clear_all(&mut self) {
+        self.0.fill(0);
+    }
+
     /// Clears the bit; `true` if it was set.
     pub fn clear(&mut self, id: DestId) -> bool {
         let (word, bit) = Self::place(id);

@@ -346,8 +346,13 @@ impl Bench {
             while let Some(output) = self.speaker.poll() {
                 self.output(output);
             }
-            if !more {
-                return;
+            if more {
+                continue;
+            }
+            // A prefix that changed often waits a moment.
+            match self.speaker.deadline() {
+                Some(at) if at <= self.now + Duration::from_millis(150) => self.now = self.now.max(at),
+                _ => return,
             }
         }
         panic!("the speaker does not come to rest");

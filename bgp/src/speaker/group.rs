@@ -2,6 +2,7 @@
 //! groups). What a group was sent is one source number a prefix: no Adj-RIB-Out.
 
 use super::export::ExportKey;
+use super::pace::Pace;
 use crate::rib::{DestId, DirtySet, PeerId};
 use hashbrown::HashMap;
 use std::time::{Duration, Instant};
@@ -46,6 +47,7 @@ pub(super) struct Group {
     /// By destination: what the group was sent, with add-path.
     paths: HashMap<DestId, Vec<SentPath>>,
     pub(super) dirty: DirtySet,
+    pub(super) pace: Pace,
     /// The next destination of a walk over the whole table; `None` once it is done.
     pub(super) walk: Option<u32>,
     pub(super) blocked_since: Option<Instant>,
@@ -61,6 +63,7 @@ impl Group {
             paths_max,
             paths: HashMap::new(),
             dirty: DirtySet::default(),
+            pace: Pace::default(),
             walk: Some(0),
             blocked_since: None,
         }
@@ -75,6 +78,7 @@ impl Group {
             paths_max: self.paths_max,
             paths: self.paths.clone(),
             dirty: self.dirty.clone(),
+            pace: self.pace.clone(),
             walk: self.walk,
             blocked_since: None,
         }
@@ -123,6 +127,7 @@ impl Group {
     pub(super) fn start_over(&mut self) {
         self.walk = Some(0);
         self.dirty = DirtySet::default();
+        self.pace = Pace::default();
         for sent in self.paths.values_mut().flatten() {
             sent.said = 0;
         }
@@ -130,7 +135,7 @@ impl Group {
 
     /// Whether the group still needs the destination.
     pub(super) fn holds(&self, id: DestId) -> bool {
-        self.source(id).is_some() || self.paths.contains_key(&id) || self.dirty.has(id)
+        self.source(id).is_some() || self.paths.contains_key(&id) || self.dirty.has(id) || self.pace.holds(id)
     }
 
     /// A destination has changed. What the walk will still see need not wait.
@@ -142,8 +147,10 @@ impl Group {
 
     /// The next destination to look at.
     pub(super) fn next(&mut self, end: u32) -> Option<DestId> {
-        if let Some(id) = self.dirty.pop() {
-            return Some(id);
+        while let Some(id) = self.dirty.pop() {
+            if self.pace.admits(id) {
+                return Some(id);
+            }
         }
         let at = self.walk?;
         if at >= end {
@@ -156,17 +163,26 @@ impl Group {
 
     /// Nothing is left to be sent.
     pub(super) fn is_clean(&self) -> bool {
-        self.dirty.is_empty() && self.walk.is_none()
+        !self.has_work() && self.pace.is_empty()
+    }
+
+    /// Something may be sent now.
+    pub(super) fn has_work(&self) -> bool {
+        !self.dirty.is_empty() || self.walk.is_some()
     }
 
     /// Nothing has been sent yet.
     pub(super) fn is_fresh(&self) -> bool {
-        self.walk == Some(0) && self.advertised.is_empty() && self.paths.is_empty() && self.dirty.is_empty()
+        self.walk == Some(0)
+            && self.advertised.is_empty()
+            && self.paths.is_empty()
+            && self.dirty.is_empty()
+            && self.pace.is_empty()
     }
 
     /// Both are at the start of a walk and have been sent the same.
     pub(super) fn starts_like(&self, other: &Self) -> bool {
-        let starts = |g: &Self| g.walk == Some(0) && g.dirty.is_empty();
+        let starts = |g: &Self| g.walk == Some(0) && g.dirty.is_empty() && g.pace.is_empty();
         starts(self)
             && starts(other)
             && self.key == other.key

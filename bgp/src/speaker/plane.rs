@@ -256,7 +256,8 @@ impl<P: Prefix> Plane<P> {
         let Some(group) = self.groups.get_mut(place) else {
             return false;
         };
-        if group.is_clean() || shared.defers(&group.key, P::FAMILY) {
+        group.pace.turn(now, &mut group.dirty);
+        if !group.has_work() || shared.defers(&group.key, P::FAMILY) {
             return false;
         }
         let in_flight = |m: &Member| shared.peer(m.peer).map_or(0, |s| s.in_flight);
@@ -284,9 +285,14 @@ impl<P: Prefix> Plane<P> {
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.groups
             .iter()
-            .filter_map(|g| g.blocked_since)
+            .flat_map(|g| {
+                [
+                    g.blocked_since.map(|since| since + SPLIT_AFTER),
+                    g.pace.deadline(),
+                ]
+            })
+            .flatten()
             .min()
-            .map(|since| since + SPLIT_AFTER)
     }
 
     fn flush_group(&mut self, place: usize, shared: &mut Shared) -> bool {

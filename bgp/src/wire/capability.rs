@@ -293,7 +293,8 @@ mod tests {
 
     fn read_all(input: &[u8]) -> Capabilities {
         let mut caps = Capabilities::default();
-        read(input, &mut caps);
+        // What came before an overrun counts.
+        let _ = read(input, &mut caps);
         caps
     }
 

@@ -10,5 +10,6 @@ mod bird;
 mod corpus;
 mod incidents;
 mod lab;
+mod load;
 mod sim;
 mod watchers;

@@ -105,8 +105,13 @@ impl Bench {
                 let of = *self.peers.iter().find(|(_, p)| **p == peer).unwrap().0;
                 self.take(of, &batch.parts.concat());
             }
-            if !more {
-                return;
+            if more {
+                continue;
+            }
+            // A prefix that changed often waits a moment.
+            match self.speaker.deadline() {
+                Some(at) if at <= self.now + std::time::Duration::from_secs(1) => self.now = at,
+                _ => return,
             }
         }
         panic!("the speaker does not settle");
