@@ -116,6 +116,7 @@ fn session(place: u8) -> Session {
         add_path_out: Families::NONE,
         long_lived: None,
         capabilities: Vec::new(),
+        described: Default::default(),
     }
 }
 
