@@ -18,6 +18,9 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// Its prefix length.
 const GATEWAY_V6_LEN: u8 = 64;
 
+/// So many links are asked for one by one; for more, everything is read once.
+const LINKS_ASKED_ALONE_MAX: usize = 8;
+
 /// The links of a namespace at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkTable {
@@ -64,6 +67,21 @@ impl LinkTable {
     /// All links in order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&IfName, &LinkState)> {
         self.by_name.iter()
+    }
+
+    /// Takes in what a notification said of the link with this index: its name and state now, or `None` when it is gone.
+    pub(super) fn put(&mut self, index: u32, link: Option<(IfName, LinkState)>) {
+        if let Some(name) = self.by_index.remove(&index)
+            && self.by_name.get(&name).is_some_and(|l| l.index == index)
+        {
+            self.by_name.remove(&name);
+        }
+        if let Some((name, link)) = link {
+            if let Some(other) = self.by_name.insert(name, link) {
+                self.by_index.remove(&other.index);
+            }
+            self.by_index.insert(index, name);
+        }
     }
 
     /// Whether a later table misses a link, has another in its place, or has one down that was up here.
@@ -119,7 +137,8 @@ impl LinkState {
     }
 }
 
-fn parse(payload: &[u8]) -> Option<(IfName, LinkState)> {
+/// A link as a message of rtnetlink tells it.
+pub(super) fn parse(payload: &[u8]) -> Option<(IfName, LinkState)> {
     let attrs = payload.get(r::IFINFOMSG_LEN..)?;
     let name = IfName::new(&wire::text(wire::find(attrs, r::IFLA_IFNAME)?)).ok()?;
     let mac = wire::find(attrs, r::IFLA_ADDRESS)
@@ -148,6 +167,8 @@ fn parse(payload: &[u8]) -> Option<(IfName, LinkState)> {
 pub struct LinksApplied {
     /// Settings, neighbours and addresses that had to be written.
     pub written: usize,
+    /// Links that were looked at.
+    pub touched: BTreeSet<IfName>,
     /// Links where something failed, with the reason. Worth another try later.
     pub failed: BTreeMap<IfName, String>,
 }
@@ -201,6 +222,14 @@ impl LinkWriter {
         LinkTable::read(&mut self.socket)
     }
 
+    /// One link as it is; `None` if it is not there.
+    ///
+    /// # Errors
+    /// When the kernel does not let it be read.
+    pub(super) fn link(&mut self, name: IfName) -> Result<Option<LinkState>, NetlinkError> {
+        LinkState::read(&mut self.socket, name)
+    }
+
     /// Makes those links as desired that are there. Policy must be in the kernel before: at the end of this they are up.
     ///
     /// # Errors
@@ -227,11 +256,25 @@ impl LinkWriter {
         if todo.is_empty() {
             return Ok(out);
         }
-        let neighbours = self.neighbours()?;
-        let addresses = self.addresses()?;
+        // One pod more is asked for alone; a node that starts asks once for all.
+        let all = (todo.len() > LINKS_ASKED_ALONE_MAX)
+            .then(|| Ok::<_, NetlinkError>((self.neighbours(None)?, self.addresses(None)?)))
+            .transpose()?;
         for (name, link) in todo {
             let Some(state) = table.link(name) else { continue };
-            match self.one(*name, state, link, &neighbours, &addresses) {
+            let alone;
+            let (neighbours, addresses) = match &all {
+                Some(all) => all,
+                None => {
+                    alone = (
+                        self.neighbours(Some(state.index))?,
+                        self.addresses(Some(state.index))?,
+                    );
+                    &alone
+                }
+            };
+            out.touched.insert(*name);
+            match self.one(*name, state, link, neighbours, addresses) {
                 Ok(written) => {
                     out.written += written;
                     self.applied.insert(*name, (state.index, link.clone()));
@@ -297,11 +340,16 @@ impl LinkWriter {
         Ok(written)
     }
 
-    fn neighbours(&mut self) -> Result<Neighbours, NetlinkError> {
+    /// Of one link, or of all.
+    fn neighbours(&mut self, index: Option<u32>) -> Result<Neighbours, NetlinkError> {
         self.socket.dump(
             r::RTM_GETNEIGH,
             &[0; r::NDMSG_LEN],
-            |_| {},
+            |w| {
+                if let Some(index) = index {
+                    w.attr_u32(r::NDA_IFINDEX, index);
+                }
+            },
             |out: &mut Neighbours, m| {
                 let permanent = wire::u16_at(m.payload, 8).is_some_and(|s| s & r::NUD_PERMANENT != 0);
                 let attrs = m.payload.get(r::NDMSG_LEN..).unwrap_or_default();
@@ -318,8 +366,10 @@ impl LinkWriter {
         )
     }
 
-    fn addresses(&mut self) -> Result<Addresses, NetlinkError> {
-        let body = [r::AF_INET6, 0, 0, 0, 0, 0, 0, 0];
+    /// Of one link, or of all.
+    fn addresses(&mut self, index: Option<u32>) -> Result<Addresses, NetlinkError> {
+        let [a, b, c, d] = index.unwrap_or_default().to_ne_bytes();
+        let body = [r::AF_INET6, 0, 0, 0, a, b, c, d];
         let all = self.socket.dump(
             r::RTM_GETADDR,
             &body,

@@ -56,6 +56,7 @@ pub(super) const IFA_F_NODAD: u32 = 2;
 
 pub(super) const NDA_DST: u16 = 1;
 pub(super) const NDA_LLADDR: u16 = 2;
+pub(super) const NDA_IFINDEX: u16 = 8;
 pub(super) const NUD_PERMANENT: u16 = 0x80;
 
 pub(super) const RTA_DST: u16 = 1;

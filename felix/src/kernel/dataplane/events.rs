@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use crate::kernel::links::{self, LinkState};
 use crate::kernel::netlink::{NetlinkError, Protocol, Socket};
 use crate::kernel::wire::{self, Message};
 use crate::kernel::{foreign, routes, rtnl as r};
+use crate::plan::IfName;
 
 const NETCONFA_IFINDEX: u16 = 1;
 /// The kernel's own routes: those of addresses.
 const RTPROT_KERNEL: u8 = 2;
+/// Changes of links that are taken in one by one; after more, all are read again.
+const CHANGED_MAX: usize = 64;
 /// Bytes of `struct netconfmsg`, padded.
 const NETCONFMSG_LEN: usize = 4;
 
@@ -18,8 +22,10 @@ const NETCONFMSG_LEN: usize = 4;
 pub(super) struct Dirt {
     /// The table was changed by another.
     pub(super) table: bool,
-    /// Links came, went, or changed.
+    /// All links must be read again.
     pub(super) links: bool,
+    /// What became of single links, in order: gone, or as they are now.
+    pub(super) changed: Vec<(u32, Option<(IfName, LinkState)>)>,
     /// Links whose settings, neighbours or addresses changed.
     pub(super) settings: BTreeSet<u32>,
     /// Routes of ours were changed by another, or addresses went that routes may lean on.
@@ -40,7 +46,7 @@ impl Dirt {
 
     /// Whether anything has to be looked at.
     pub(super) fn any(&self) -> bool {
-        self.repairs() || self.links || self.hope || !self.underlay.is_empty()
+        self.repairs() || self.links || !self.changed.is_empty() || self.hope || !self.underlay.is_empty()
     }
 }
 
@@ -87,7 +93,7 @@ impl Events {
 
 fn sort(m: &Message<'_>, ours: [u32; 2], dirt: &mut Dirt) {
     match m.kind {
-        r::RTM_NEWLINK | r::RTM_DELLINK => dirt.links = true,
+        r::RTM_NEWLINK | r::RTM_DELLINK => link(m, dirt),
         _ if ours.contains(&m.port) => {}
         r::RTM_NEWROUTE | r::RTM_DELROUTE => {
             dirt.routes |= routes::concerns(m);
@@ -112,6 +118,25 @@ fn sort(m: &Message<'_>, ours: [u32; 2], dirt: &mut Dirt) {
                 .extend(wire::find(attrs, NETCONFA_IFINDEX).and_then(|p| wire::u32_at(p, 0)));
         }
         _ => {}
+    }
+}
+
+/// Notes what became of a link. What a bridge says of its port, and what cannot be read, asks for all links.
+fn link(m: &Message<'_>, dirt: &mut Dirt) {
+    let unspecified = m.payload.first() == Some(&0);
+    let index = wire::u32_at(m.payload, 4).filter(|_| unspecified);
+    let now = links::parse(m.payload);
+    match (index, m.kind, now) {
+        _ if dirt.links || dirt.changed.len() >= CHANGED_MAX => {
+            dirt.links = true;
+            dirt.changed.clear();
+        }
+        (Some(index), r::RTM_DELLINK, _) => dirt.changed.push((index, None)),
+        (Some(index), r::RTM_NEWLINK, Some(now)) => dirt.changed.push((index, Some(now))),
+        _ => {
+            dirt.links = true;
+            dirt.changed.clear();
+        }
     }
 }
 

@@ -135,7 +135,8 @@ impl Owner {
         loop {
             let now = Instant::now();
             // What comes new is looked at now; what a stranger undid may wait its interval.
-            let news = self.dirt.links || (self.dirt.hope && !self.status.failed_routes.is_empty());
+            let links = self.dirt.links || !self.dirt.changed.is_empty();
+            let news = links || (self.dirt.hope && !self.status.failed_routes.is_empty());
             let dirt = if news {
                 Some(now)
             } else {
@@ -281,8 +282,17 @@ impl Owner {
         let mut routes = dirt.routes;
         self.foreign.saw(&dirt.underlay);
         self.underlay_stale |= !dirt.underlay.is_empty();
-        if dirt.links {
-            match self.links.table() {
+        if dirt.links || !dirt.changed.is_empty() {
+            let table = if dirt.links {
+                self.links.table()
+            } else {
+                let mut table = self.link_table.clone();
+                dirt.changed
+                    .into_iter()
+                    .for_each(|(index, link)| table.put(index, link));
+                Ok(table)
+            };
+            match table {
                 Ok(table) => {
                     // The kernel drops routes of a link that goes down or away without a word.
                     let lost = self.link_table.lost_to(&table);
@@ -349,7 +359,12 @@ impl Owner {
         self.status.counters.links_written += applied.written as u64;
         if applied.written > 0 {
             // A link that was set up: its routes can be written now, and the table must know.
-            self.link_table = self.links.table().map_err(|e| format!("links: {e}"))?;
+            for name in &applied.touched {
+                let link = self.links.link(*name).map_err(|e| format!("links: {e}"))?;
+                if let Some(index) = link.map(|l| l.index).or_else(|| self.link_table.index(name)) {
+                    self.link_table.put(index, link.map(|l| (*name, l)));
+                }
+            }
             self.routes_pending = true;
         }
         self.links_failed = applied;
