@@ -162,6 +162,24 @@ impl Lab {
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
+    /// As [`Lab::inside`], for commands that may fail: `None` if it did.
+    pub(crate) fn try_inside(&self, command: &[&str]) -> Option<String> {
+        let mut ip = Command::new("ip");
+        let out = ip
+            .args(["netns", "exec", &self.theirs])
+            .args(command)
+            .output()
+            .unwrap();
+        out.status
+            .success()
+            .then(|| String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
+    /// One more address of ours on the cable.
+    pub(crate) fn add_address(&self, address: &str) {
+        ip(&format!("-n {} addr add {address} dev cable", self.ours));
+    }
+
     /// Starts a daemon at the other end; it goes with the value that is returned.
     pub(crate) fn daemon(&self, command: &[&str]) -> Daemon {
         let mut ip = Command::new("ip");

@@ -9,6 +9,7 @@ mod bfd;
 mod bird;
 mod corpus;
 mod incidents;
+mod interop;
 mod lab;
 mod load;
 mod sim;
