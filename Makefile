@@ -1,6 +1,6 @@
 # Thin doors to scripts/ and to the binaries of the lab. Start with: make demo
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo lab lab-down check test deny soak soak-ipam bench bench-bgp bench-ipam clean
+.PHONY: help setup build demo lab lab-down check test test-calico deny soak soak-ipam bench bench-bgp bench-ipam clean
 
 # Where daemons and rustup's cargo live, when the caller's PATH leaves them out.
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
@@ -12,6 +12,7 @@ help:
 	@echo 'make demo       build, bring a fabric up in network namespaces, prove it, clean up (JSON=FILE for a report)'
 	@echo 'make lab        the same fabric, left running; make lab-down ends it'
 	@echo 'make test       format, lints, every test, the demo and its negative twins'
+	@echo 'make test-calico CALICOCTL=PATH   an unmodified calicoctl v3.32.1 beside Twill, every verb both ways'
 	@echo 'make build      release binaries into bin/'
 	@echo 'make bench      the numbers of docs/numbers.md; make bench-ipam: those of addresses'
 	@echo 'make bench-bgp  the BGP speaker against BIRD, FRR, GoBGP and OpenBGPD (DUT=.. SCENARIO=.. RUNS=3)'
@@ -49,6 +50,12 @@ test: setup check
 ifdef CI
 	@$(MAKE) --no-print-directory deny
 endif
+
+# The tool is built from its public source, outside this tree.
+test-calico: setup
+	@test -n '$(CALICOCTL)' || { echo 'make test-calico CALICOCTL=PATH: the path of a calicoctl v3.32.1 is needed' >&2; exit 1; }
+	cargo build --locked --workspace
+	@"$${CARGO_TARGET_DIR:-target}/debug/twill-lab" --name calico test-calico --calicoctl '$(CALICOCTL)'
 
 deny: $(DENY)
 	PATH="$(dir $(DENY)):$$PATH" cargo deny --locked check bans licenses sources

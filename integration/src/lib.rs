@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod bird;
+pub mod calico;
 pub mod child;
 pub mod cni;
 pub mod ctl;

@@ -81,6 +81,12 @@ enum What {
     /// Attach, detach and enter pods
     #[command(subcommand)]
     Pod(Pod),
+    /// Run an unmodified calicoctl beside Twill in a lab of its own
+    TestCalico {
+        /// The tool, v3.32.1
+        #[arg(long, value_name = "PATH")]
+        calicoctl: PathBuf,
+    },
     /// Take numbers in a lab of its own
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -184,6 +190,11 @@ fn act(cli: Cli) -> Result<ExitCode> {
             return Err(command.env("TWILL_SOCKET", socket).args(words).exec()).context("running twillctl");
         }
         What::Pod(pod) => return act_on_pod(name, pod),
+        What::TestCalico { calicoctl } => {
+            lab::check_tools()?;
+            run::catch_signals()?;
+            twill_lab::calico::run(name, &bin, &calicoctl)?;
+        }
         What::Bench(bench) => bench::run(name, &bin, &bench)?,
     }
     Ok(ExitCode::SUCCESS)
