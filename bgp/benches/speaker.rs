@@ -56,7 +56,11 @@ fn update(place: u8, from: u32) -> Vec<u8> {
         .encode(&mut attrs);
     }
     let mut body = vec![0, 0];
-    body.extend_from_slice(&u16::try_from(attrs.len()).unwrap().to_be_bytes());
+    body.extend_from_slice(
+        &u16::try_from(attrs.len())
+            .expect("a few attributes fit")
+            .to_be_bytes(),
+    );
     body.extend_from_slice(&attrs);
     for prefix in from..(from + SHARED).min(PREFIXES) {
         let [_, a, b, c] = (prefix + 0x0014_0000).to_be_bytes();
@@ -91,7 +95,9 @@ fn context(place: u8) -> UpdateContext {
 fn decode_all(place: u8, bodies: &[Vec<u8>]) -> Routes {
     let (mut decoder, mut routes) = (Decoder::new(context(place)), Routes::default());
     for body in bodies {
-        decoder.decode(body, &mut routes).unwrap();
+        decoder
+            .decode(body, &mut routes)
+            .expect("the bodies are well formed");
     }
     routes
 }
@@ -117,6 +123,7 @@ fn session(place: u8) -> Session {
         long_lived: None,
         capabilities: Vec::new(),
         described: Default::default(),
+        opens: Default::default(),
     }
 }
 
@@ -127,7 +134,7 @@ fn speaker(peers: u8) -> (Speaker, Vec<PeerId>) {
         .map(|place| PeerConfig::new(IpAddr::V4(peer_address(place)), peer_asn(place)))
         .collect();
     let now = Instant::now();
-    let (mut speaker, changes) = Speaker::new(now, config).unwrap();
+    let (mut speaker, changes) = Speaker::new(now, config).expect("the configuration holds");
     let ids: Vec<PeerId> = changes
         .iter()
         .filter_map(|c| match c {
