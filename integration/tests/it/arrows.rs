@@ -28,6 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "twill-felix",
         ],
     ),
+    ("bgpbench", &[]),
     (
         "twill-ipam-rig",
         &["twill-model", "twill-datastore", "twill-ipam"],
@@ -130,7 +131,6 @@ fn a_forged_dependency_fails_the_arrow_check() {
 /// A package's manifest with empty files where its targets are: enough for `cargo metadata --no-deps`.
 fn copy_package(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    fs::copy(from.join("Cargo.toml"), to.join("Cargo.toml")).unwrap();
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(from.join(&directory)).unwrap().flatten() {
@@ -138,6 +138,8 @@ fn copy_package(from: &Path, to: &Path) {
             if entry.file_type().unwrap().is_dir() {
                 fs::create_dir_all(to.join(&path)).unwrap();
                 directories.push(path);
+            } else if path.ends_with("Cargo.toml") {
+                fs::copy(entry.path(), to.join(path)).unwrap();
             } else if path.extension().is_some_and(|e| e == "rs") {
                 fs::write(to.join(path), "").unwrap();
             }

@@ -4,6 +4,7 @@ use crate::common::{Name, nodes, pods};
 use anyhow::Context;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use twill_lab::cni::CniError;
 use twill_lab::demo::fabric::sessions_up;
@@ -61,27 +62,30 @@ fn without_etcd_forwarding_goes_on_add_fails_clearly_and_recovery_is_automatic()
     reach::prove(&mut scene).unwrap();
 }
 
+/// Waits until n1 has kept what its sessions are derived from, and tells where.
+fn kept(scene: &Scene) -> PathBuf {
+    let file = scene.lab().unwrap().run_dir("n1").join("bgp-cache");
+    let peers = ["n2", "n3", "tor"].map(|n| format!("\"{n}\""));
+    let whole = || {
+        let text = std::fs::read_to_string(&file)?;
+        anyhow::ensure!(peers.iter().all(|n| text.contains(n)), "{text}");
+        Ok(())
+    };
+    run::wait_for(
+        "what sessions are derived from is kept",
+        Duration::from_secs(10),
+        whole,
+    )
+    .unwrap();
+    file
+}
+
 #[test]
 fn a_daemon_restarted_while_etcd_is_away_speaks_bgp_and_costs_nobody_a_route() {
     let name = Name::new();
     let mut scene = pods(&name);
     reach::prove(&mut scene).unwrap();
-    let kept = scene.lab().unwrap().run_dir("n1").join("bgp-cache");
-    run::wait_for(
-        "what sessions are derived from is kept",
-        Duration::from_secs(10),
-        || {
-            let text = std::fs::read_to_string(&kept)?;
-            anyhow::ensure!(
-                ["n2", "n3", "tor"]
-                    .iter()
-                    .all(|n| text.contains(&format!("\"{n}\""))),
-                "{text}"
-            );
-            Ok(())
-        },
-    )
-    .unwrap();
+    kept(&scene);
     let ends = [("web-1", "web-2"), ("host", "client-1")];
     let stream =
         |(from, to)| Stream::start(scene.endpoint(from).unwrap(), scene.endpoint(to).unwrap(), 50).unwrap();
@@ -133,11 +137,12 @@ fn a_daemon_restarted_while_etcd_is_away_speaks_bgp_and_costs_nobody_a_route() {
 fn a_daemon_that_kept_nothing_speaks_to_nobody_while_etcd_is_away() {
     let name = Name::new();
     let mut scene = nodes(&name);
+    let kept = kept(&scene);
     let lab = scene.lab_mut().unwrap();
     let node = lab.state.topology.node("n1").unwrap().clone();
     lab.stop_etcd().unwrap();
     lab.kill_node("n1").unwrap();
-    std::fs::remove_file(lab.run_dir("n1").join("bgp-cache")).unwrap();
+    std::fs::remove_file(kept).unwrap();
     lab.start_node(&node).unwrap();
     let came = run::wait_for("a session", Duration::from_secs(5), || {
         let sessions = bird::sessions(&lab.state, "tor")?;
