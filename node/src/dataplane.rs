@@ -1,13 +1,31 @@
 //! The door to felix's kernel side: pods' links, and the wait for their policy.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use twill_felix::kernel::Handle;
 use twill_felix::kernel::netlink::{Protocol, Socket};
-use twill_felix::kernel::pod::{self, Attached, Expected, PodLink};
+use twill_felix::kernel::pod::{self, Attached, Expected, PodLink, Prepared};
 use twill_felix::plan::IfName;
+
+/// A pod's network namespace as the plugin brings it: the namespace, and a netlink socket inside it.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(crate) netns: OwnedFd,
+    pub(crate) netlink: OwnedFd,
+}
+
+impl Sandbox {
+    fn sockets(&self) -> Result<(Socket, Socket)> {
+        let inside = self.netlink.try_clone().context("the plugin's netlink socket")?;
+        Ok((
+            Socket::open(Protocol::Route).context("opening a netlink socket")?,
+            Socket::from_fd(inside, Protocol::Route).context("the plugin's netlink socket")?,
+        ))
+    }
+}
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -20,16 +38,32 @@ impl Dataplane {
         Self { kernel }
     }
 
-    /// Makes the pod's link with the descriptors that the plugin brought. Idempotent.
+    /// Makes the pod's pair of links, up and without addresses. Idempotent.
     ///
     /// # Errors
     /// The kernel refuses; nothing is left behind.
-    pub(crate) async fn attach(&self, link: PodLink, netns: OwnedFd, netlink: OwnedFd) -> Result<Attached> {
+    pub(crate) async fn prepare(&self, link: PodLink, v6: bool, sandbox: Arc<Sandbox>) -> Result<Prepared> {
+        let prepared = tokio::task::spawn_blocking(move || -> Result<Prepared> {
+            let (mut host, mut inside) = sandbox.sockets()?;
+            Ok(pod::prepare(
+                &mut host,
+                &mut inside,
+                sandbox.netns.as_fd(),
+                &link,
+                v6,
+            )?)
+        });
+        prepared.await.context("making a pod's link panicked")?
+    }
+
+    /// Makes the pod's link, or completes one that was prepared. Idempotent.
+    ///
+    /// # Errors
+    /// The kernel refuses; nothing is left behind.
+    pub(crate) async fn attach(&self, link: PodLink, sandbox: Arc<Sandbox>) -> Result<Attached> {
         let attached = tokio::task::spawn_blocking(move || -> Result<Attached> {
-            let mut host = Socket::open(Protocol::Route).context("opening a netlink socket")?;
-            let mut inside =
-                Socket::from_fd(netlink, Protocol::Route).context("the plugin's netlink socket")?;
-            Ok(pod::attach(&mut host, &mut inside, netns.as_fd(), &link)?)
+            let (mut host, mut inside) = sandbox.sockets()?;
+            Ok(pod::attach(&mut host, &mut inside, sandbox.netns.as_fd(), &link)?)
         });
         attached.await.context("making a pod's link panicked")?
     }

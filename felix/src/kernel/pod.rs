@@ -123,13 +123,43 @@ pub fn attach(
     if want.addresses.len() > ADDRESSES_MAX {
         return Err(PodError::TooManyAddresses(want.addresses.len()));
     }
+    let v6 = want.addresses.iter().any(IpAddr::is_ipv6);
+    let ready = prepare(host, pod, netns, want, v6)?;
+    address(pod, want, ready).inspect_err(|_| take_back(host, want, ready.made))
+}
+
+/// A pair that is up on both sides and has no addresses yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Index of the host side.
+    pub host_index: u32,
+    /// Index inside the pod.
+    pub pod_index: u32,
+    /// Whether the pair was made now, or was found.
+    pub made: Made,
+}
+
+/// The part of [`attach`] that needs no addresses: makes the pair and sets it up, so that its carrier settles while the
+/// addresses are still being asked for. `v6` says whether IPv6 addresses will be among them.
+///
+/// # Errors
+/// See [`PodError`]. A pair made by this call is removed again when a later step fails.
+pub fn prepare(
+    host: &mut Socket,
+    pod: &mut Socket,
+    netns: impl AsFd,
+    want: &PodLink,
+    v6: bool,
+) -> Result<Prepared, PodError> {
     let made = pair(host, pod, netns, want)?;
-    configure(host, pod, want, made).inspect_err(|_| {
-        if made == Made::Now {
-            // What matters is the first error; a pair that stays is found by the next attach.
-            let _ = detach(host, want.host);
-        }
-    })
+    bring_up(host, pod, want, made, v6).inspect_err(|_| take_back(host, want, made))
+}
+
+fn take_back(host: &mut Socket, want: &PodLink, made: Made) {
+    if made == Made::Now {
+        // What matters is the first error; a pair that stays is found by the next attach.
+        let _ = detach(host, want.host);
+    }
 }
 
 /// Removes the pod's link by its host side. Nothing to remove is no error.
@@ -207,7 +237,13 @@ fn no_autoconfigured_address(socket: &mut Socket, index: u32) -> Result<(), PodE
     }
 }
 
-fn configure(host: &mut Socket, pod: &mut Socket, want: &PodLink, made: Made) -> Result<Attached, PodError> {
+fn bring_up(
+    host: &mut Socket,
+    pod: &mut Socket,
+    want: &PodLink,
+    made: Made,
+    v6: bool,
+) -> Result<Prepared, PodError> {
     let index = |socket: &mut Socket, name: IfName| -> Result<u32, PodError> {
         let link = LinkState::read(socket, name).map_err(step(format!("reading {name}")))?;
         link.map(|l| l.index).ok_or(PodError::Vanished(name))
@@ -218,25 +254,28 @@ fn configure(host: &mut Socket, pod: &mut Socket, want: &PodLink, made: Made) ->
     let lo = index(pod, IfName::fixed("lo"))?;
     pod.request(r::RTM_NEWLINK, 0, &up(lo), |_| {})
         .map_err(step("setting the pod's lo up"))?;
-    let v6 = want.addresses.iter().any(IpAddr::is_ipv6);
     if made == Made::Now {
         // All host sides have one MAC and would have one link-local address.
         no_autoconfigured_address(host, host_index)?;
     }
-    let setting = format!("setting {} up", want.host);
-    host.request(
-        r::RTM_NEWLINK,
-        0,
-        &r::ifinfomsg(host_index, r::IFF_UP, r::IFF_UP),
-        |_| {},
-    )
-    .map_err(step(setting))?;
+    host.request(r::RTM_NEWLINK, 0, &up(host_index), |_| {})
+        .map_err(step(format!("setting {} up", want.host)))?;
     if v6 {
-        // The link-local address is put on by hand below: no duplicate address detection delays the pod.
+        // The link-local address is put on by hand later: no duplicate address detection delays the pod.
         no_autoconfigured_address(pod, pod_index)?;
     }
     pod.request(r::RTM_NEWLINK, 0, &up(pod_index), |_| {})
         .map_err(step(format!("setting {} up", want.pod)))?;
+    Ok(Prepared {
+        host_index,
+        pod_index,
+        made,
+    })
+}
+
+fn address(pod: &mut Socket, want: &PodLink, ready: Prepared) -> Result<Attached, PodError> {
+    let pod_index = ready.pod_index;
+    let v6 = want.addresses.iter().any(IpAddr::is_ipv6);
     if v6 {
         add_address(pod, pod_index, IpAddr::V6(link_local(want.mac)), 64)?;
     }
@@ -252,9 +291,9 @@ fn configure(host: &mut Socket, pod: &mut Socket, want: &PodLink, made: Made) ->
         }
     }
     Ok(Attached {
-        host_index,
+        host_index: ready.host_index,
         pod_index,
-        made,
+        made: ready.made,
         routing,
     })
 }

@@ -1,6 +1,7 @@
 //! Attaching and detaching pods, and answering for them.
 
 mod add;
+mod ahead;
 mod check;
 mod del;
 mod gc;

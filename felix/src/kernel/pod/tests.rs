@@ -135,6 +135,36 @@ fn attach_twice_is_one_link_and_detach_twice_is_none() {
 }
 
 #[test]
+fn a_prepared_pair_is_up_and_closed_and_attach_completes_it() {
+    Netns::new().unwrap().run(|| {
+        run("ip link set lo up");
+        let a = Pod {
+            netns: Netns::new().unwrap(),
+            link: Pod::link(1, &["10.65.0.1", "fd65::1"]),
+        };
+        let mut host = Socket::open(Protocol::Route).unwrap();
+        let bare = PodLink {
+            addresses: Vec::new(),
+            ..a.link.clone()
+        };
+        let prepared = prepare(&mut host, &mut a.socket(), &a.netns, &bare, true).unwrap();
+        assert_eq!(prepared.made, Made::Now);
+        let addresses = || a.netns.run(|| run("ip -o address show dev eth0"));
+        assert_eq!(addresses(), "", "no address of its own accord either");
+        let attached = attach(&mut host, &mut a.socket(), &a.netns, &a.link).unwrap();
+        assert_eq!(
+            (attached.made, attached.host_index, attached.pod_index),
+            (Made::Before, prepared.host_index, prepared.pod_index)
+        );
+        assert!(addresses().contains("10.65.0.1/32") && addresses().contains("fd65::1/128"));
+        program(&desired(1, &[&a.link]));
+        eventually("the gateway answers", || {
+            a.netns.run(|| try_run("arping -c 1 -w 1 -I eth0 169.254.1.1").0)
+        });
+    });
+}
+
+#[test]
 fn a_link_of_a_gone_sandbox_gives_way() {
     Netns::new().unwrap().run(|| {
         let old = Pod::attach(1, &["10.65.0.1"]);

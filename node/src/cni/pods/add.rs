@@ -1,4 +1,4 @@
-//! ADD: addresses and endpoint in one commit, then the link, then policy, then the answer.
+//! ADD: addresses and endpoint in one commit while the link is being made, then its addresses, then policy, then the answer.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use twill_datastore::client::{self, ClientError};
 use twill_datastore::{Compare, KeyValue, Op, Store, Txn};
-use twill_felix::kernel::pod::{PodLink, Routing};
+use twill_felix::kernel::pod::Routing;
 use twill_ipam::{Assign, Assigned, Error as IpamError, Family, Release, ReleaseTarget, Riders, Want};
 use twill_model::resources::WorkloadEndpoint;
 use twill_model::resources::ippool::AllowedUse;
@@ -18,7 +18,9 @@ use twill_proto::cni::{Add, Attached, Attachment, Interface, Ip, Route};
 use super::super::annotations::{self, Annotations, Features};
 use super::super::endpoint::{GATEWAYS, Workload, with_addresses};
 use super::super::{CniError, code};
+use super::ahead::wants_v6;
 use super::{ATTEMPTS_MAX, Pods, attachment, handles, refusal};
+use crate::dataplane::Sandbox;
 
 /// How long policy may take to reach the kernel before ADD gives up: an apply takes milliseconds, a resync a second.
 const POLICY_DEADLINE: Duration = Duration::from_secs(20);
@@ -29,8 +31,8 @@ const STORE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// An endpoint in the store.
 #[derive(Clone, Debug)]
-struct Existing {
-    endpoint: Arc<WorkloadEndpoint>,
+pub(super) struct Existing {
+    pub(super) endpoint: Arc<WorkloadEndpoint>,
     revision: u64,
 }
 
@@ -62,9 +64,26 @@ impl<S: Store> Pods<S> {
                 .await?;
         }
         self.clear_former(&workload).await;
-        let (assigned, endpoint) = match self.commit(add, &mut workload, &wishes).await {
+        let sandbox = Arc::new(Sandbox { netns, netlink });
+        let fresh = random_mac();
+        let known = self.known_endpoint(&workload.key);
+        let mac = mac(
+            add,
+            &wishes,
+            known.as_ref().map(|e| e.endpoint.as_ref()),
+            &workload,
+            &fresh,
+        )?;
+        let link = self.pod_link(add, &workload, &mac, &[]).await?;
+        let v6 = wants_v6(&wishes, &wants(add, &wishes).unwrap_or_default());
+        let (ahead, committed) = tokio::join!(
+            self.link_ahead(link, v6, &sandbox),
+            self.commit(add, &mut workload, &wishes, &fresh)
+        );
+        let (assigned, endpoint) = match committed {
             Ok(committed) => committed,
             Err(error) => {
+                self.drop_unwritten(ahead.as_ref(), &workload).await;
                 if error.code == code::NO_ADDRESS {
                     let pools = self.fabric.read().pools.clone();
                     self.memory.exhausted(&error.msg, pools);
@@ -73,12 +92,15 @@ impl<S: Store> Pods<S> {
             }
         };
         self.memory.has_room();
-        let made = self
-            .link(add, &workload, &endpoint, &assigned, netns, netlink)
+        self.drop_unlike(ahead.as_ref(), &workload, &endpoint.spec.mac)
             .await;
+        let made = self.link(add, &workload, &endpoint, &assigned, sandbox).await;
         match made {
             Ok(attached) => Ok(attached),
             Err(error) => {
+                if ahead.is_some() {
+                    self.detach(&workload.interface).await;
+                }
                 if assigned.fresh {
                     self.take_back(&workload).await;
                 }
@@ -135,6 +157,7 @@ impl<S: Store> Pods<S> {
         add: &Add,
         workload: &mut Workload,
         wishes: &Annotations,
+        fresh: &str,
     ) -> Result<(Assigned, WorkloadEndpoint), CniError> {
         let attachment = attachment(add.attachment.as_ref())?;
         let mut existing = self.known_endpoint(&workload.key);
@@ -145,6 +168,7 @@ impl<S: Store> Pods<S> {
                 wishes,
                 existing.as_ref().map(|e| e.endpoint.as_ref()),
                 workload,
+                fresh,
             )?;
             let endpoint = workload.endpoint(add, existing.as_ref().map(|e| e.endpoint.as_ref()), &mac);
             let endpoint = identified(endpoint);
@@ -295,22 +319,16 @@ impl<S: Store> Pods<S> {
         workload: &Workload,
         endpoint: &WorkloadEndpoint,
         assigned: &Assigned,
-        netns: OwnedFd,
-        netlink: OwnedFd,
+        sandbox: Arc<Sandbox>,
     ) -> Result<Attached, CniError> {
         let attachment = attachment(add.attachment.as_ref())?;
-        let mtu = self.mtu(add).await?;
-        let invalid = |e: twill_felix::plan::NameError| CniError::new(code::INVALID_ENVIRONMENT, e);
-        let spec = PodLink {
-            host: workload.interface.parse().map_err(invalid)?,
-            pod: attachment.ifname.parse().map_err(invalid)?,
-            mac: endpoint.spec.mac.parse().map_err(invalid)?,
-            addresses: assigned.addresses.clone(),
-            mtu,
-        };
+        let spec = self
+            .pod_link(add, workload, &endpoint.spec.mac, &assigned.addresses)
+            .await?;
+        let mtu = spec.mtu;
         let link = self
             .dataplane
-            .attach(spec, netns, netlink)
+            .attach(spec, sandbox)
             .await
             .map_err(|e| CniError::new(code::IO, format_args!("{e:#}")))?;
         let limit = policy_deadline(add);
@@ -329,7 +347,7 @@ impl<S: Store> Pods<S> {
         Ok(answer)
     }
 
-    fn known_endpoint(&self, key: &ResourceKey) -> Option<Existing> {
+    pub(super) fn known_endpoint(&self, key: &ResourceKey) -> Option<Existing> {
         let fabric = self.fabric.read();
         let namespace = key.namespace.clone().unwrap_or_default();
         let (endpoint, revision) = fabric.own_endpoints.get(&(namespace, key.name.clone()))?;
@@ -451,12 +469,13 @@ fn wants(add: &Add, wishes: &Annotations) -> Result<Vec<Want>, CniError> {
     Ok(wants)
 }
 
-/// Asked for, kept, or new: chosen before the commit, so that the endpoint is written once.
+/// Asked for, kept, or `fresh`: chosen before the commit, so that the endpoint is written once.
 fn mac(
     add: &Add,
     wishes: &Annotations,
     existing: Option<&WorkloadEndpoint>,
     workload: &Workload,
+    fresh: &str,
 ) -> Result<String, CniError> {
     let asked = wishes.mac.as_deref().unwrap_or(&add.requested_mac);
     if !asked.is_empty() {
@@ -475,7 +494,7 @@ fn mac(
         };
     }
     let same = existing.filter(|e| e.spec.container_id == workload.container() && !e.spec.mac.is_empty());
-    Ok(same.map_or_else(random_mac, |e| e.spec.mac.clone()))
+    Ok(same.map_or_else(|| fresh.to_owned(), |e| e.spec.mac.clone()))
 }
 
 /// Locally administered, unicast.
