@@ -185,17 +185,16 @@ fn first_as(value: &[u8], width: Width, context: &UpdateContext) -> Outcome {
 fn next_hop(value: &[u8], context: &UpdateContext) -> Outcome {
     match <[u8; 4]>::try_from(value) {
         Err(_) => Outcome::Withdraw(LENGTH),
-        Ok(octets) if lawful_v4(Ipv4Addr::from(octets)) && !context.is_own(Ipv4Addr::from(octets).into()) => {
-            Outcome::Keep
-        }
+        Ok(octets) if is_next_hop_v4(octets.into(), context) => Outcome::Keep,
         Ok(_) => Outcome::Withdraw(fault(8, "NEXT_HOP cannot be a next hop")),
     }
 }
 
-/// Neither `0/8`, loopback, multicast nor class E.
-pub(super) fn lawful_v4(address: Ipv4Addr) -> bool {
+/// Neither `0/8`, multicast, class E nor ourselves; loopback only where the session itself runs over it.
+pub(super) fn is_next_hop_v4(address: Ipv4Addr, context: &UpdateContext) -> bool {
     let [first, ..] = address.octets();
-    first != 0 && first != 127 && first < 224
+    let usual = first != 0 && first < 224 && (first != 127 || context.is_on_loopback());
+    usual && !context.is_own(address.into())
 }
 
 fn aggregator(value: &[u8], asn_octets: usize) -> Outcome {

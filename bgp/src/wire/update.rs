@@ -44,6 +44,11 @@ impl UpdateContext {
     pub(super) fn is_own(&self, address: IpAddr) -> bool {
         self.own_addresses.contains(&address)
     }
+
+    /// The peer is on this very host: loopback addresses lead to it.
+    pub(super) fn is_on_loopback(&self) -> bool {
+        self.own_addresses.iter().any(IpAddr::is_loopback)
+    }
 }
 
 /// One operation of a batch; ranges lie in the batch's vector of that family.

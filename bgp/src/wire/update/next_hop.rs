@@ -41,7 +41,7 @@ pub(super) fn read(
 pub(super) fn is_lawful(next_hop: NextHopValue, context: &UpdateContext) -> bool {
     match next_hop {
         NextHopValue::SelfAddress => false,
-        NextHopValue::V4(a) => check::lawful_v4(a) && !context.is_own(a.into()),
+        NextHopValue::V4(a) => check::is_next_hop_v4(a, context),
         NextHopValue::V6(a, _) => {
             !a.is_unspecified() && !a.is_loopback() && !a.is_multicast() && !context.is_own(a.into())
         }

@@ -241,6 +241,21 @@ fn well_known_attributes_row_by_row() {
 }
 
 #[test]
+fn a_loopback_next_hop_is_one_where_the_session_runs_over_the_loopback() {
+    let by = |own: [u8; 4], next_hop: [u8; 4]| {
+        let context = UpdateContext {
+            own_addresses: vec![Ipv4Addr::from(own).into()],
+            ..context(SessionType::Ebgp)
+        };
+        let attributes = [&origin()[..], &path(), &attr(0x40, 3, &next_hop)].concat();
+        fate_in(context, &update(&[], &attributes, NLRI)).0
+    };
+    assert_eq!(by([127, 0, 0, 9], [127, 0, 0, 10]), kept(&[]));
+    assert_eq!(by([127, 0, 0, 9], [127, 0, 0, 9]), Fate::Withdrawn, "ourselves");
+    assert_eq!(by([192, 0, 2, 9], [127, 0, 0, 10]), Fate::Withdrawn);
+}
+
+#[test]
 fn optional_attributes_row_by_row() {
     let withdrawn = |code, flags, value: &[u8]| check(code, flags, value, Fate::Withdrawn, Fate::Withdrawn);
     let discarded = |code, flags, value: &[u8]| check(code, flags, value, kept(&[]), kept(&[]));
