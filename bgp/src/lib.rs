@@ -9,6 +9,7 @@ pub mod bfd;
 pub mod config;
 pub mod family;
 pub mod fsm;
+pub mod link;
 pub mod monitor;
 pub mod policy;
 pub mod prefix;

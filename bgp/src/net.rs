@@ -10,6 +10,7 @@
 //! All tasks belong to [`Server::run`] and end with it. Nothing waits for a peer task: what it is sent is bounded by the
 //! speaker's window.
 
+mod advert;
 mod bfd;
 mod dial;
 mod handle;

@@ -12,6 +12,7 @@ pub use action::{Action, Changes, NextHop};
 pub use condition::{Condition, Origin, PrefixRule, PrefixSet};
 pub use judge::{Candidate, Judgement};
 
+use serde::Deserialize;
 use std::sync::Arc;
 
 /// Prefix rules in one set; more is a configuration error (a linear walk must stay cheap).
@@ -31,7 +32,8 @@ pub struct Policy {
 }
 
 /// Whether a route passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The route passes, changed by the actions of the terms that matched.
     Accept,
@@ -89,6 +91,12 @@ impl Policy {
             terms: Vec::new(),
             default: Verdict::Reject,
         })
+    }
+
+    /// Whether some term changes attributes.
+    #[must_use]
+    pub fn rewrites(&self) -> bool {
+        self.terms.iter().any(|t| !t.then.is_empty())
     }
 
     /// Whether two routes with the same attributes and source may be judged differently.

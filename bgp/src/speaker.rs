@@ -13,6 +13,7 @@ mod core;
 mod export;
 mod group;
 mod import;
+mod limits;
 mod nexthop;
 mod observe;
 mod originate;

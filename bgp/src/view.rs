@@ -1,7 +1,7 @@
 //! What the speaker shows: best paths for the FIB, peers and routes for people, events for both. Plain data, made on request.
 
 pub use crate::bfd::table::BfdView;
-use crate::config::PeerConfig;
+use crate::config::{Limits, PeerConfig};
 use crate::family::{Families, PerFamily};
 use crate::policy::SessionType;
 use crate::wire::community::{ExtendedCommunity, LargeCommunity};
@@ -198,6 +198,35 @@ pub struct Counters {
     pub treated_as_withdraw: u64,
     /// Attributes discarded (RFC 7606).
     pub attributes_discarded: u64,
+    /// Panics in the session's work; each ended the session with Cease 6/8 and held the peer down.
+    pub panics: u64,
+}
+
+/// What is used of the bounds over all peers, and how often they were met since the process started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// The bounds.
+    pub limits: Limits,
+    /// Routes of all peers and families.
+    pub routes: u64,
+    /// Distinct attribute sets.
+    pub attribute_sets: u64,
+    /// Octets of these.
+    pub attribute_octets: u64,
+    /// Of these octets, those of attributes that we do not know.
+    pub unknown_octets: u64,
+    /// Announcements that were taken without their unknown attributes.
+    pub unknown_stripped: u64,
+    /// Sessions ended with Cease, Out of Resources.
+    pub sessions_exhausted: u64,
+    /// Dynamic neighbours that have connected and have no session yet.
+    pub pending: u64,
+    /// Connections closed before a byte was read: of strangers, or too many.
+    pub refused: u64,
+    /// Panics in the work of sessions.
+    pub panics: u64,
+    /// What operators should look at: a bound is near, or was met.
+    pub alarms: Vec<String>,
 }
 
 /// One entry of a peer's event ring.

@@ -17,5 +17,7 @@ mod sysctl;
 mod testing;
 mod wire;
 
-pub use dataplane::{Counters, Dataplane, EndpointStatus, Handle, NotProgrammed, Reach, StartError, Status};
+pub use dataplane::{
+    Counters, Dataplane, EndpointStatus, Fib, Handle, NotProgrammed, Reach, StartError, Status,
+};
 pub use netlink::{NetlinkError, Protocol, Socket};

@@ -16,7 +16,7 @@ mod gateways;
 pub(crate) mod metrics;
 mod peers;
 mod policies;
-mod reach;
+pub(crate) mod reach;
 mod routes;
 pub(crate) mod secrets;
 mod session;

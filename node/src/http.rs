@@ -23,6 +23,8 @@ const HEALTH_PORT: u16 = 9099;
 const METRICS_PORT: u16 = 9091;
 /// How soon to try again to listen where somebody else does.
 const LISTEN_RETRY: Duration = Duration::from_secs(10);
+/// Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 /// How long a scrape waits for the speaker.
 const SCRAPE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -163,13 +165,49 @@ async fn readiness(State(served): State<Served>) -> impl IntoResponse {
     (code, states.iter().map(line).collect::<String>())
 }
 
-async fn scrape(State(served): State<Served>) -> impl IntoResponse {
-    let asked = async { served.speaker.handle()?.peers().await.ok() };
-    let peers = tokio::time::timeout(SCRAPE_DEADLINE, asked).await;
-    let peers = match peers {
-        Ok(Some(statuses)) => crate::bgp::metrics::text(&statuses),
-        _ => String::new(),
+/// The metrics of the speaker; empty while it cannot answer.
+async fn bgp_text(speaker: &Speaker) -> String {
+    let asked = async {
+        let handle = speaker.handle()?;
+        Some((handle.peers().await.ok()?, handle.totals().await.ok()?))
     };
+    match tokio::time::timeout(SCRAPE_DEADLINE, asked).await {
+        Ok(Some((peers, totals))) => crate::bgp::metrics::text(&peers, &totals),
+        _ => String::new(),
+    }
+}
+
+/// Serves `/metrics` of a speaker without a fabric, moving when the address does, until cancelled.
+///
+/// # Errors
+/// None: where somebody else listens, it tries again.
+pub(crate) async fn serve_bgp(
+    speaker: Speaker,
+    mut address: watch::Receiver<Option<SocketAddr>>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let scrape = async |State(speaker): State<Speaker>| {
+        let text = bgp_text(&speaker).await + "# EOF\n";
+        ([(header::CONTENT_TYPE, METRICS_TYPE)], text)
+    };
+    let routes = Router::new().route("/metrics", get(scrape)).with_state(speaker);
+    loop {
+        let now = *address.borrow_and_update();
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = address.changed() => {
+                if changed.is_err() {
+                    stop.cancelled().await;
+                    return Ok(());
+                }
+            }
+            () = place(now, routes.clone()) => {}
+        }
+    }
+}
+
+async fn scrape(State(served): State<Served>) -> impl IntoResponse {
+    let peers = bgp_text(&served.speaker).await;
     let ready: Vec<_> = served
         .health
         .states()
@@ -177,7 +215,7 @@ async fn scrape(State(served): State<Served>) -> impl IntoResponse {
         .map(|(c, s)| (c.as_str(), s.ready))
         .collect();
     (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        [(header::CONTENT_TYPE, METRICS_TYPE)],
         served.metrics.scrape(&ready, &peers),
     )
 }

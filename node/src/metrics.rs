@@ -213,7 +213,10 @@ mod tests {
     fn a_scrape_shows_what_was_counted_and_forgets_departed_peers() {
         let metrics = Metrics::default();
         metrics.cni_request("ADD", 11, Duration::from_millis(3));
-        let peers = crate::bgp::metrics::text(&[crate::bgp::metrics::sample("10.0.0.2")]);
+        let peers = crate::bgp::metrics::text(
+            &[crate::bgp::metrics::sample("10.0.0.2")],
+            &twill_bgp::view::Totals::default(),
+        );
         let text = metrics.scrape(&[("cni", true)], &peers);
         assert!(
             text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1,

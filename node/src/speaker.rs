@@ -7,6 +7,7 @@
 
 mod fib;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use twill_bgp::net::{ConfigureError, Handle, bind};
 use crate::api;
 use crate::bgp::config::Derived;
 use crate::bgp::{Intent, Speaker};
+use crate::http;
 use fib::KernelFib;
 
 /// Flags of `twilld bgp`.
@@ -34,12 +36,18 @@ pub(crate) struct SpeakerFlags {
     /// Serve `twillctl bgp ...` on this unix socket.
     #[arg(long, value_name = "PATH")]
     api_socket: Option<PathBuf>,
+    /// Serve Prometheus metrics here, at `/metrics`; wins over the file's `metrics`.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
 }
 
 /// What the speaker is told, and what those who ask are shown.
 struct Standalone {
     handle: Handle,
     shown: watch::Sender<Intent>,
+    metrics: watch::Sender<Option<SocketAddr>>,
+    /// From the command line: the file cannot move them.
+    metrics_fixed: Option<SocketAddr>,
     preserved: Families,
     fib: FibKind,
 }
@@ -56,14 +64,17 @@ pub(crate) async fn run(flags: SpeakerFlags) -> Result<()> {
     let file = read(&flags.config)?;
     let kernel = match file.fib {
         FibKind::None => None,
-        FibKind::Kernel => Some(KernelFib::open().context("reading the kernel's routes")?),
+        FibKind::Kernel => Some(KernelFib::open()?),
     };
     let preserved = kernel.as_ref().map_or(Families::NONE, KernelFib::preserved);
     let (handle, server) = bind(with_restart(&file, preserved))?;
     let (shown, intent) = watch::channel(shown_as(&file));
+    let (metrics, metrics_at) = watch::channel(flags.metrics.or(file.metrics));
     let standalone = Standalone {
         handle: handle.clone(),
         shown,
+        metrics,
+        metrics_fixed: flags.metrics,
         preserved,
         fib: file.fib,
     };
@@ -76,10 +87,11 @@ pub(crate) async fn run(flags: SpeakerFlags) -> Result<()> {
     if let Some(kernel) = kernel {
         tasks.spawn(kernel.run(handle.clone(), stop.clone()));
     }
+    let speaker = Speaker::alone(handle.clone(), intent);
     if let Some(socket) = flags.api_socket {
-        let speaker = Speaker::alone(handle.clone(), intent);
-        tasks.spawn(api::serve_bgp(speaker, socket, stop.clone()));
+        tasks.spawn(api::serve_bgp(speaker.clone(), socket, stop.clone()));
     }
+    tasks.spawn(http::serve_bgp(speaker, metrics_at, stop.clone()));
     handle.originate(file.networks.clone()).await?;
     handle.own_routes_known().await?;
     tracing::info!(
@@ -148,6 +160,9 @@ impl Standalone {
         self.handle.originate(file.networks.clone()).await?;
         let peers = file.config.peers.len();
         self.shown.send_replace(shown_as(&file));
+        let metrics = self.metrics_fixed.or(file.metrics);
+        self.metrics
+            .send_if_modified(|at| std::mem::replace(at, metrics) != metrics);
         Ok(peers)
     }
 }
@@ -169,6 +184,9 @@ fn with_restart(file: &File, preserved: Families) -> twill_bgp::Config {
     let mut config = file.config.clone();
     config.restart.restarting = preserved != Families::NONE;
     config.restart.forwarding_preserved = preserved;
+    config.track_next_hops = file.fib == FibKind::Kernel;
+    // An ordinary daemon says what it knows to all its peers.
+    config.split_horizon = false;
     config
 }
 

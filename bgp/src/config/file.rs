@@ -3,20 +3,20 @@
 //! no penalty after errors.
 
 mod monitor;
+mod peer;
 mod policy;
 
 use super::{
-    AddPath, Config, ConfigError, GracefulRestart, LocalAs, NextHopMode, Origination, PeerConfig,
-    RANGE_PEERS_MAX, RangeConfig, RemovePrivate, Secret, Timers,
+    Config, ConfigError, GracefulRestart, Limits, Origination, PeerConfig, RANGE_PEERS_MAX, RangeConfig,
 };
 use crate::family::{Families, Family};
 use crate::policy::Policy;
 use ipnet::IpNet;
+use peer::Peer;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Longest file: room for [`super::PEERS_MAX`] peers with every key.
 pub const FILE_BYTES_MAX: usize = 4 << 20;
@@ -24,6 +24,8 @@ pub const FILE_BYTES_MAX: usize = 4 << 20;
 pub const NETWORKS_MAX: usize = 65_536;
 /// The BGP port (RFC 4271 section 8).
 const PORT: u16 = 179;
+/// Where metrics are served if only the address is said: the port of Calico's Felix, which `twilld run` has, too.
+const METRICS_PORT: u16 = 9091;
 
 /// A configuration file that was read and found to be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct File {
     pub networks: BTreeMap<IpNet, Origination>,
     /// Where best paths go.
     pub fib: FibKind,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Where best paths go.
@@ -66,6 +70,11 @@ pub enum FileError {
         /// What is wrong.
         what: &'static str,
     },
+    /// An entry of `groups` that cannot be one.
+    #[error(
+        "groups.{0}: a group says what its peers are like, not who they are: no address, range, interface or group"
+    )]
+    Group(String),
     /// An entry of `policies` that cannot be one.
     #[error("policies.{name}: {what}")]
     Policy {
@@ -97,7 +106,12 @@ struct Document {
     #[serde(default)]
     defaults: Defaults,
     #[serde(default)]
+    groups: BTreeMap<String, Peer>,
+    #[serde(default)]
     peers: Vec<Peer>,
+    #[serde(default)]
+    limits: LimitsEntry,
+    metrics: Option<MetricsEntry>,
     #[serde(default)]
     bmp: Vec<monitor::Bmp>,
     #[serde(default)]
@@ -117,32 +131,38 @@ struct Multipath {
     relax_as_path: Option<bool>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AddPathEntry {
-    #[serde(default)]
-    receive: bool,
-    #[serde(default)]
-    send: u8,
-}
-
-#[derive(Clone, Copy, Deserialize)]
+/// Bounds over all peers.
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LocalAsEntry {
-    as_number: u32,
-    #[serde(default)]
-    prepend_received: bool,
-    #[serde(default)]
-    replace: bool,
+struct LimitsEntry {
+    routes: Option<u32>,
+    attribute_octets: Option<u64>,
+    unknown_attribute_octets: Option<u64>,
+    pending_neighbours: Option<u32>,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum RemovePrivateName {
-    #[default]
-    Never,
-    All,
-    Replace,
+impl LimitsEntry {
+    fn limits(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            routes: self.routes.unwrap_or(default.routes),
+            attribute_octets: self.attribute_octets.unwrap_or(default.attribute_octets),
+            unknown_octets: self.unknown_attribute_octets.unwrap_or(default.unknown_octets),
+            pending: self.pending_neighbours.unwrap_or(default.pending),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetricsEntry {
+    address: IpAddr,
+    #[serde(default = "metrics_port")]
+    port: u16,
+}
+
+const fn metrics_port() -> u16 {
+    METRICS_PORT
 }
 
 #[derive(Deserialize)]
@@ -188,56 +208,6 @@ impl Default for Defaults {
 enum FamilyName {
     Ipv4Unicast,
     Ipv6Unicast,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Peer {
-    address: Option<IpAddr>,
-    range: Option<IpNet>,
-    max_peers: Option<u32>,
-    port: Option<u16>,
-    as_number: u32,
-    passive: Option<bool>,
-    password: Option<String>,
-    ttl_security_hops: Option<u8>,
-    max_prefixes: Option<u32>,
-    #[serde(default)]
-    route_reflector_client: bool,
-    #[serde(default)]
-    next_hop_self: bool,
-    local_address: Option<IpAddr>,
-    #[serde(default)]
-    description: String,
-    hold_time: Option<u16>,
-    connect_retry: Option<u16>,
-    send_hold_time: Option<u16>,
-    families: Option<Vec<FamilyName>>,
-    graceful_restart: Option<bool>,
-    restart_time: Option<u16>,
-    #[serde(default)]
-    allow_own_as: u8,
-    enforce_first_as: Option<bool>,
-    bfd: Option<monitor::Bfd>,
-    max_prefixes_warn_percent: Option<u8>,
-    max_prefixes_restart: Option<u16>,
-    delay_open: Option<u16>,
-    long_lived_time: Option<u32>,
-    add_path: Option<AddPathEntry>,
-    extended_messages: Option<bool>,
-    extended_next_hop: Option<bool>,
-    local_as: Option<LocalAsEntry>,
-    #[serde(default)]
-    as_override: bool,
-    #[serde(default)]
-    remove_private: RemovePrivateName,
-    #[serde(default)]
-    graceful_shutdown: bool,
-    honour_graceful_shutdown: Option<bool>,
-    interface: Option<String>,
-    shutdown: Option<String>,
-    import: Option<String>,
-    export: Option<String>,
 }
 
 fn everywhere() -> Vec<Listen> {
@@ -302,50 +272,25 @@ impl Document {
             config.paths_max = multipath.max_paths.unwrap_or(config.paths_max);
             config.multipath_relaxed = multipath.relax_as_path.unwrap_or(config.multipath_relaxed);
         }
-        let policies = policies(self.policies)?;
+        config.limits = self.limits.limits();
+        let context = Context {
+            policies: policies(self.policies)?,
+            groups: self.groups,
+            defaults: self.defaults,
+        };
+        if let Some((name, _)) = context.groups.iter().find(|(_, g)| g.names_somebody()) {
+            return Err(FileError::Group(name.clone()));
+        }
         for (place, peer) in self.peers.into_iter().enumerate() {
-            let who = match (peer.address, peer.range) {
-                (Some(address), _) => format!(" ({address})"),
-                (None, Some(net)) => format!(" ({net})"),
-                (None, None) => String::new(),
+            let who = match (&peer.address, &peer.range, &peer.interface) {
+                (Some(address), ..) => format!(" ({address})"),
+                (None, Some(net), _) => format!(" ({net})"),
+                (None, None, Some(interface)) => format!(" ({interface})"),
+                (None, None, None) => String::new(),
             };
-            let refused = |what| FileError::Peer { place, who, what };
-            let known = |name: &Option<String>| match name {
-                Some(name) => policies.get(name).map(Arc::clone),
-                None => Some(Policy::accept_all()),
-            };
-            let (Some(import), Some(export)) = (known(&peer.import), known(&peer.export)) else {
-                return Err(refused("import or export names no entry of policies"));
-            };
-            match (peer.address, peer.range) {
-                (Some(address), None) => {
-                    if peer.max_peers.is_some() {
-                        return Err(refused("maxPeers is for a range"));
-                    }
-                    let mut entry = peer.entry(address, &self.defaults, &config.listen);
-                    entry.passive = peer.passive.unwrap_or(false);
-                    (entry.import, entry.export) = (import, export);
-                    config.peers.push(entry);
-                }
-                (None, Some(net)) => {
-                    if peer.passive == Some(false) || peer.port.is_some() {
-                        return Err(refused(
-                            "the peers of a range are passive: nobody knows who is there to dial",
-                        ));
-                    }
-                    let mut range = RangeConfig::new(net, peer.as_number);
-                    range.peers_max = peer.max_peers.unwrap_or(RANGE_PEERS_MAX);
-                    range.template = PeerConfig {
-                        passive: true,
-                        import,
-                        export,
-                        ..peer.entry(range.template.address, &self.defaults, &config.listen)
-                    };
-                    config.ranges.push(range);
-                }
-                (Some(_), Some(_)) => return Err(refused("it has both address and range")),
-                (None, None) => return Err(refused("it has neither address nor range")),
-            }
+            context
+                .add(peer, &mut config)
+                .map_err(|what| FileError::Peer { place, who, what })?;
         }
         config.check()?;
         let networks = self
@@ -356,93 +301,70 @@ impl Document {
             config,
             networks: networks.collect(),
             fib: self.fib,
+            metrics: self.metrics.map(|m| SocketAddr::new(m.address, m.port)),
         })
     }
 }
 
-impl Peer {
-    fn entry(&self, address: IpAddr, defaults: &Defaults, listen: &[SocketAddr]) -> PeerConfig {
-        let own = |v4: bool| {
-            let of_family = |a: &IpAddr| a.is_ipv4() == v4 && !a.is_unspecified();
-            self.local_address
-                .into_iter()
-                .chain(listen.iter().map(SocketAddr::ip))
-                .find(of_family)
-        };
-        let secs = |s: u16| Duration::from_secs(s.into());
-        PeerConfig {
-            port: self.port.unwrap_or(PORT),
-            description: self.description.clone(),
-            local_address: self.local_address,
-            next_hop_v4: own(true).and_then(|a| match a {
-                IpAddr::V4(a) => Some(a),
-                IpAddr::V6(_) => None,
-            }),
-            next_hop_v6: own(false).and_then(|a| match a {
-                IpAddr::V6(a) => Some(a),
-                IpAddr::V4(_) => None,
-            }),
-            families: families(self.families.as_ref().unwrap_or(&defaults.families)),
-            timers: Timers {
-                hold_secs: self.hold_time.unwrap_or(defaults.hold_time),
-                connect_retry: secs(self.connect_retry.unwrap_or(defaults.connect_retry)),
-                send_hold: self.send_hold_time.map(secs),
-                delay_open: self.delay_open.map(secs),
-                ..Timers::default()
-            },
-            graceful_restart: GracefulRestart {
-                enabled: self.graceful_restart.unwrap_or(defaults.graceful_restart),
-                restart_secs: self.restart_time.unwrap_or(defaults.restart_time),
-                long_lived_secs: self.long_lived_time,
-                ..GracefulRestart::default()
-            },
-            route_reflector_client: self.route_reflector_client,
-            next_hop: if self.next_hop_self {
-                NextHopMode::SelfAddress
-            } else {
-                NextHopMode::Auto
-            },
-            prefixes_max: self.max_prefixes,
-            enforce_first_as: self.enforce_first_as.unwrap_or(true),
-            own_as_allowed: self.allow_own_as,
-            idle_hold: false,
-            password: self.password.clone().map(Secret),
-            ttl_security_hops: self.ttl_security_hops,
-            bfd: self.bfd.as_ref().and_then(monitor::Bfd::params),
-            prefixes_warn_percent: self.max_prefixes_warn_percent.unwrap_or(80),
-            prefixes_restart: self.max_prefixes_restart.map(secs),
-            add_path: self.add_path(defaults),
-            extended_messages: self.extended_messages.unwrap_or(true),
-            extended_next_hop: self.extended_next_hop.unwrap_or(true),
-            local_as: self.local_as.map(|l| LocalAs {
-                asn: l.as_number,
-                prepend_received: l.prepend_received,
-                replace: l.replace,
-            }),
-            as_override: self.as_override,
-            remove_private: match self.remove_private {
-                RemovePrivateName::Never => RemovePrivate::Never,
-                RemovePrivateName::All => RemovePrivate::All,
-                RemovePrivateName::Replace => RemovePrivate::Replace,
-            },
-            graceful_shutdown: self.graceful_shutdown,
-            honour_graceful_shutdown: self.honour_graceful_shutdown.unwrap_or(true),
-            interface: self.interface.clone(),
-            shutdown: self.shutdown.clone(),
-            ..PeerConfig::new(address, self.as_number)
+/// What entries of `peers` refer to.
+struct Context {
+    policies: BTreeMap<String, Arc<Policy>>,
+    groups: BTreeMap<String, Peer>,
+    defaults: Defaults,
+}
+
+impl Context {
+    fn policy(&self, name: Option<&String>) -> Option<Arc<Policy>> {
+        match name {
+            Some(name) => self.policies.get(name).map(Arc::clone),
+            None => Some(Policy::accept_all()),
         }
     }
-}
 
-impl Peer {
-    /// In all families of the session.
-    fn add_path(&self, defaults: &Defaults) -> AddPath {
-        let all = families(self.families.as_ref().unwrap_or(&defaults.families));
-        self.add_path.map_or_else(AddPath::default, |a| AddPath {
-            receive: if a.receive { all } else { Families::NONE },
-            send: if a.send > 0 { all } else { Families::NONE },
-            send_max: a.send,
-        })
+    /// Adds the peer or range that an entry means; what is wrong with it otherwise.
+    fn add(&self, peer: Peer, config: &mut Config) -> Result<(), &'static str> {
+        let peer = match &peer.group {
+            None => peer,
+            Some(name) => {
+                let group = self.groups.get(name).ok_or("group names no entry of groups")?;
+                peer.or(group)
+            }
+        };
+        let asn = peer
+            .as_number
+            .ok_or("it needs an asNumber, of its own or of its group")?;
+        let unknown = "import or export names no entry of policies";
+        let import = self.policy(peer.import.as_ref()).ok_or(unknown)?;
+        let export = self.policy(peer.export.as_ref()).ok_or(unknown)?;
+        let Some(net) = peer.range else {
+            if peer.max_peers.is_some() && peer.group.is_none() {
+                return Err("maxPeers is for a range");
+            }
+            let mut entry = peer.entry(peer.somebody(asn)?, &self.defaults, &config.listen);
+            entry.passive = peer.passive.unwrap_or(false);
+            (entry.import, entry.export) = (import, export);
+            config.peers.push(entry);
+            return Ok(());
+        };
+        if peer.address.is_some() {
+            return Err("it has both address and range");
+        }
+        if peer.interface.is_some() {
+            return Err("it has both interface and range");
+        }
+        if peer.passive == Some(false) || peer.port.is_some() {
+            return Err("the peers of a range are passive: nobody knows who is there to dial");
+        }
+        let mut range = RangeConfig::new(net, asn);
+        range.peers_max = peer.max_peers.unwrap_or(RANGE_PEERS_MAX);
+        range.template = PeerConfig {
+            passive: true,
+            import,
+            export,
+            ..peer.entry(range.template, &self.defaults, &config.listen)
+        };
+        config.ranges.push(range);
+        Ok(())
     }
 }
 

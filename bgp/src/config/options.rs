@@ -12,8 +12,7 @@ pub struct AddPath {
     pub receive: Families,
     /// Families in which we send several paths.
     pub send: Families,
-    /// How many of the best paths are sent at most, 1 to [`ADD_PATHS_MAX`]; those that came from the peer itself count and are
-    /// left out.
+    /// How many of the best paths are sent at most, 1 to [`ADD_PATHS_MAX`]; those that came from the peer itself do not count.
     pub send_max: u8,
 }
 

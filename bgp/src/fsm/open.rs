@@ -2,6 +2,7 @@
 
 use crate::config::PeerConfig;
 use crate::family::{Families, Family, PerFamily};
+use crate::link;
 use crate::monitor::Opens;
 use crate::policy::SessionType;
 use crate::wire::nlri::PathIds;
@@ -36,7 +37,7 @@ pub struct Session {
     pub peer_asn: u32,
     /// The peer's BGP Identifier.
     pub router_id: Ipv4Addr,
-    /// Our end of the connection.
+    /// Our end of the connection; a link-local one with the index of its interface ([`crate::link`]).
     pub local_address: IpAddr,
     /// The smaller of the two Hold Times; 0 is none.
     pub hold_secs: u16,
@@ -178,7 +179,8 @@ pub(super) fn negotiate(
 impl Session {
     /// What decoding this session's UPDATEs needs.
     pub(super) fn update_context(&self, config: &PeerConfig) -> UpdateContext {
-        let mut own_addresses = vec![self.local_address];
+        // A link-local one says with its link on which link next hops of that kind are.
+        let mut own_addresses = vec![self.local_address, link::plain(self.local_address)];
         own_addresses.extend(config.next_hop_v4.map(IpAddr::V4));
         own_addresses.extend(config.next_hop_v6.map(IpAddr::V6));
         UpdateContext {

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 pub enum Input<'a> {
     /// The peer may connect and be connected to.
     Start,
+    /// There is reason to believe that a dial succeeds now.
+    Retry,
     /// The peer shall be down.
     Stop(Stop),
     /// A dial succeeded; our end has this address.
@@ -124,6 +126,22 @@ impl Peer {
         ConnId(self.next_conn)
     }
 
+    /// A new machine in place of one that panicked: what is counted goes on, nothing else of it does.
+    #[must_use]
+    pub fn after_panic(&self, own: Own, seed: u64) -> Self {
+        Self {
+            counters: Counters {
+                panics: self.counters.panics + 1,
+                ..self.counters
+            },
+            sessions: self.sessions,
+            next_conn: self.next_conn,
+            last_error_sent: Some(Notification::OUT_OF_RESOURCES.to_string()),
+            last_error_received: self.last_error_received.clone(),
+            ..Self::new(self.config.clone(), own, seed)
+        }
+    }
+
     /// Takes one input; afterwards [`Peer::poll`] until it gives nothing.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
@@ -131,6 +149,7 @@ impl Peer {
                 self.enabled = true;
                 self.connect(now);
             }
+            Input::Retry => self.connect(now),
             Input::Stop(stop) => self.stop(now, stop),
             Input::Connected(id, local) | Input::Accepted(id, local) => self.opened(now, id, local),
             Input::Bytes(id, buf) => self.receive(now, id, buf),
@@ -321,6 +340,12 @@ impl Peer {
         };
         let too_many = n.is_max_prefixes();
         let sent = matches!(cause, Cause::Sent(_));
+        if sent && n.is_out_of_resources() {
+            // Whatever the owner thinks of penalties: what was too much must be gone before it may come again.
+            self.timers.idle_hold = Some(now + IDLE_HOLD_MAX);
+            self.timers.connect_retry = None;
+            return;
+        }
         let restart = self.config.prefixes_restart.filter(|_| too_many && sent);
         if restart.is_none() && (!self.config.idle_hold || (n.is_cease() && !too_many)) {
             return;
@@ -363,7 +388,9 @@ impl Peer {
                 // To a peer that keeps routes over a NOTIFICATION, this one must say that it means it.
                 Stop::Notify(n) if keeps => Cause::Sent(Notification::hard_reset(n)),
                 // Nor shall either side keep routes that were too many.
-                Stop::Reset(n) if keeps && n.is_max_prefixes() => Cause::Sent(Notification::hard_reset(n)),
+                Stop::Reset(n) if keeps && (n.is_max_prefixes() || n.is_out_of_resources()) => {
+                    Cause::Sent(Notification::hard_reset(n))
+                }
                 Stop::Notify(n) | Stop::Reset(n) => Cause::Sent(n.clone()),
             };
             self.end(now, id, cause);

@@ -2,11 +2,13 @@
 
 use super::sockopt;
 use crate::config::{PeerConfig, RangeConfig, Secret};
+use crate::link;
 use ipnet::IpNet;
+use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -32,12 +34,45 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Our end of a connection; a link-local address with its link.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn local_address(stream: &TcpStream) -> io::Result<IpAddr> {
+    Ok(match stream.local_addr()? {
+        SocketAddr::V6(a) => match a.ip().to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6(link::scoped(v6, a.scope_id())),
+            v4 @ IpAddr::V4(_) => v4,
+        },
+        SocketAddr::V4(a) => IpAddr::V4(*a.ip()),
+    })
+}
+
+/// Where a peer is dialled; `neighbour` is who was found on its link.
+///
+/// # Errors
+/// There is no such interface, or nobody was found there yet.
+fn place(config: &PeerConfig, neighbour: Option<Ipv6Addr>) -> io::Result<SocketAddr> {
+    let Some(interface) = &config.interface else {
+        return Ok(SocketAddr::new(config.address, config.port));
+    };
+    let index = if_nametoindex(interface.as_str())
+        .map_err(|_| io::Error::other(format!("there is no interface {interface}")))?;
+    match config.host().or(neighbour.map(IpAddr::V6)) {
+        Some(IpAddr::V6(host)) => Ok(SocketAddrV6::new(host, config.port, 0, index).into()),
+        Some(IpAddr::V4(_)) | None => Err(io::Error::other(format!(
+            "nobody advertises himself on {interface} yet"
+        ))),
+    }
+}
+
 /// Connects to a peer, from the local address configured.
 ///
 /// # Errors
 /// What the system says.
-pub(super) async fn dial(config: &PeerConfig) -> io::Result<TcpStream> {
-    let socket = if config.address.is_ipv4() {
+pub(super) async fn dial(config: &PeerConfig, neighbour: Option<Ipv6Addr>) -> io::Result<TcpStream> {
+    let place = place(config, neighbour)?;
+    let socket = if place.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
@@ -48,9 +83,7 @@ pub(super) async fn dial(config: &PeerConfig) -> io::Result<TcpStream> {
         socket.set_reuseaddr(true)?;
         socket.bind(SocketAddr::new(local, 0))?;
     }
-    let stream = socket
-        .connect(SocketAddr::new(config.address, config.port))
-        .await?;
+    let stream = socket.connect(place).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -60,8 +93,8 @@ pub(super) async fn dial(config: &PeerConfig) -> io::Result<TcpStream> {
 /// # Errors
 /// What the system says.
 pub(super) fn protect(socket: &impl AsFd, config: &PeerConfig) -> io::Result<()> {
-    if let Some(key) = &config.password {
-        sockopt::set_md5_key(socket.as_fd(), config.address.into(), Some(key))?;
+    if let Some((key, host)) = config.password.as_ref().zip(config.host()) {
+        sockopt::set_md5_key(socket.as_fd(), host.into(), Some(key))?;
     }
     if let Some(hops) = config.ttl_security_hops {
         sockopt::set_ttl(socket.as_fd(), config.address.is_ipv6(), 255)?;
@@ -83,7 +116,8 @@ pub(super) fn protect_listener(
     keyed: &mut BTreeMap<IpNet, Secret>,
 ) -> io::Result<()> {
     let all = || {
-        let peers = peers.iter().map(|p| (IpNet::from(p.address), p));
+        let host = |p: &PeerConfig| p.host().unwrap_or(p.address);
+        let peers = peers.iter().map(move |p| (IpNet::from(host(p)), p));
         peers.chain(ranges.iter().map(|r| (r.net, &r.template)))
     };
     let mine = || all().map(|(_, p)| p).filter(|p| p.address.is_ipv6() == v6);

@@ -2,7 +2,7 @@
 //! RIB task and, where it asks something, one answer.
 
 use crate::config::{Config, ConfigError, Origination};
-use crate::view::{Best, Converged, Event, Notice, PeerStatus, Reach, RouteQuery, RouteView};
+use crate::view::{Best, Converged, Event, Notice, PeerStatus, Reach, RouteQuery, RouteView, Totals};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -37,10 +37,13 @@ pub enum ConfigureError {
 }
 
 /// What to do with a session on an operator's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reset {
     /// End it with Cease 6/4; it comes back by itself.
-    Hard,
+    Hard {
+        /// For the other operator (RFC 9003); cut at 255 octets.
+        text: String,
+    },
     /// Ask the peer for its routes again (RFC 2918) and send ours again.
     Soft,
 }
@@ -58,7 +61,11 @@ pub(crate) enum Command {
     Reset(IpAddr, Reset, oneshot::Sender<bool>),
     Subscribe,
     Watch(oneshot::Sender<broadcast::Receiver<Notice>>),
+    Totals(oneshot::Sender<Totals>),
+    /// Waits until there are some.
     BestChanges(oneshot::Sender<BTreeMap<IpNet, Option<Best>>>),
+    /// Does not wait; forgets who did.
+    BestChangesNow(oneshot::Sender<BTreeMap<IpNet, Option<Best>>>),
     /// Close all connections, the graceful-restart way.
     Stop,
     /// End all sessions with Cease 6/2 and this text (RFC 9003).
@@ -143,6 +150,14 @@ impl Handle {
     /// [`Closed`].
     pub async fn peers(&self) -> Result<Vec<PeerStatus>, Closed> {
         self.ask(Command::Peers).await
+    }
+
+    /// What is used of the bounds over all peers.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn totals(&self) -> Result<Totals, Closed> {
+        self.ask(Command::Totals).await
     }
 
     /// Routes, by prefix and peer, with the step of the decision that made or unmade each path.
@@ -239,6 +254,28 @@ impl BestChanges {
                 self.asked.insert(rx)
             }
         };
+        let answer = asked.await;
+        self.asked = None;
+        answer.map_err(|_| Closed)
+    }
+
+    /// As [`BestChanges::next`], but what waits now, and nothing if nothing does: for who wants to see the end of what is
+    /// known. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Closed`] when the speaker has ended.
+    pub async fn waiting(&mut self) -> Result<BTreeMap<IpNet, Option<Best>>, Closed> {
+        // Who asked before has his answer, or gives the question up: one after another, or older changes would come later.
+        if let Some(mut asked) = self.asked.take() {
+            asked.close();
+            if let Ok(changes) = asked.try_recv() {
+                return Ok(changes);
+            }
+        }
+        let (tx, rx) = oneshot::channel();
+        self.handle.tell(Command::BestChangesNow(tx)).await?;
+        // Kept while it is waited for: dropped, it may have been answered already.
+        let asked = self.asked.insert(rx);
         let answer = asked.await;
         self.asked = None;
         answer.map_err(|_| Closed)

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -82,10 +83,12 @@ pub(super) enum Happened {
 }
 
 impl Link {
-    pub(super) fn dialling(id: ConnId, config: PeerConfig) -> Self {
+    pub(super) fn dialling(id: ConnId, config: PeerConfig, neighbour: Option<Ipv6Addr>) -> Self {
         Self::new(
             id,
-            State::Dialling(Box::pin(async move { super::dial::dial(&config).await })),
+            State::Dialling(Box::pin(
+                async move { super::dial::dial(&config, neighbour).await },
+            )),
         )
     }
 
@@ -130,7 +133,7 @@ impl Link {
         match &mut self.state {
             State::Dialling(dial) => match ready!(dial.as_mut().poll(cx)) {
                 Ok(stream) => {
-                    let local = stream.local_addr().map(|a| a.ip().to_canonical());
+                    let local = super::dial::local_address(&stream);
                     self.state = State::Open(stream);
                     Poll::Ready(local.map_or_else(|e| Happened::Closed(e.to_string()), Happened::Connected))
                 }
@@ -157,7 +160,8 @@ impl Link {
         match &self.state {
             State::Dialling(_) => Ok(()),
             State::Open(stream) | State::Closing(stream, _) => {
-                super::sockopt::set_md5_key(stream.as_fd(), config.address.into(), config.password.as_ref())
+                let Some(host) = config.host() else { return Ok(()) };
+                super::sockopt::set_md5_key(stream.as_fd(), host.into(), config.password.as_ref())
             }
         }
     }

@@ -11,7 +11,7 @@
 mod bmp;
 mod mrt;
 
-use crate::config::{BmpConfig, Config, MrtConfig};
+use crate::config::{BmpConfig, MrtConfig};
 use crate::family::{Family, PerFamily};
 use crate::fsm::{Cause, Session};
 use crate::monitor::{Event, Watched};
@@ -147,7 +147,8 @@ impl Monitor {
     }
 
     /// Starts who is to be told from now on, and stops the others. Those who stay are left alone.
-    pub(super) fn configure(&mut self, config: &Config, tasks: &mut JoinSet<()>) {
+    pub(super) fn configure(&mut self, speaker: &mut Speaker, tasks: &mut JoinSet<()>) {
+        let config = &speaker.config().clone();
         let mut wanted: Vec<Target> = config.bmp.iter().cloned().map(Target::Bmp).collect();
         let MrtConfig { table, updates } = &config.mrt;
         wanted.extend(table.is_some().then(|| {
@@ -192,11 +193,33 @@ impl Monitor {
                 Target::Updates(MrtConfig {
                     updates: Some(file), ..
                 }) => {
-                    tasks.spawn(mrt::record_updates(file, source));
+                    // From now on, not from when the file is open: nothing between is missed.
+                    let from_now = self.subscribe(speaker);
+                    tasks.spawn(mrt::record_updates(file, source, from_now));
                 }
                 Target::Table(_) | Target::Updates(_) => {}
             }
             self.targets.insert(target, stop);
+        }
+    }
+
+    /// A watcher more, who is told what happens from now on.
+    fn subscribe(&mut self, speaker: &mut Speaker) -> Subscription {
+        if self.watchers.is_empty() {
+            speaker.observe(true);
+        }
+        // What has happened before is in the table.
+        self.publish(speaker);
+        let (batches_tx, batches) = mpsc::channel(BATCHES_MAX);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        self.watchers.push(Watcher {
+            batches: batches_tx,
+            waiting: Arc::clone(&waiting),
+        });
+        Subscription {
+            batches,
+            waiting,
+            peers: self.peers.values().cloned().collect(),
         }
     }
 
@@ -224,25 +247,11 @@ impl Monitor {
     ) {
         match request {
             Request::Subscribe { ask_again, answer } => {
-                if self.watchers.is_empty() {
-                    speaker.observe(true);
-                }
-                // What has happened before is in the table.
-                self.publish(speaker);
-                let (batches_tx, batches) = mpsc::channel(BATCHES_MAX);
-                let waiting = Arc::new(AtomicUsize::new(0));
-                let subscription = Subscription {
-                    batches,
-                    waiting: Arc::clone(&waiting),
-                    peers: self.peers.values().cloned().collect(),
-                };
+                let subscription = self.subscribe(speaker);
                 if answer.send(subscription).is_err() {
+                    // The next batch finds nobody there.
                     return;
                 }
-                self.watchers.push(Watcher {
-                    batches: batches_tx,
-                    waiting,
-                });
                 let rewritten = self.peers.keys().filter(|p| ask_again && speaker.rewrites(**p));
                 for peer in rewritten.copied().collect::<Vec<_>>() {
                     speaker.ask_again(peer);
@@ -273,10 +282,10 @@ impl Monitor {
             return;
         };
         let watched = Arc::new(Watched {
-            address: config.address,
+            address: config.host().unwrap_or(crate::link::plain(config.address)),
             asn: session.peer_asn,
             router_id: session.router_id,
-            local_address: session.local_address,
+            local_address: crate::link::plain(session.local_address),
             local_asn: config.local_asn(speaker.own().asn),
             ports,
             opens: Arc::clone(&session.opens),

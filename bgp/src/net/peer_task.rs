@@ -9,19 +9,27 @@ use crate::rib::PeerId;
 use crate::speaker::Batch;
 use crate::wire::{Notification, RouteRefresh, Routes};
 use std::future::poll_fn;
+use std::net::Ipv6Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-/// After a panic the peer is held down so long.
+/// After a panic the peer is held down so long, after each further one twice as long.
 const PANIC_HOLD: Duration = Duration::from_secs(60);
+/// But no longer.
+const PANIC_HOLD_MAX: Duration = Duration::from_secs(600);
+/// Connections of one peer that are being closed: each lingers for two seconds, and who opens one after another must not
+/// pile them up.
+const CLOSING_MAX: usize = 4;
 
 /// From the RIB task to a peer task.
 #[derive(Debug)]
 pub(super) enum PeerCommand {
     Accepted(TcpStream),
+    /// Who the neighbour on the peer's link is.
+    Neighbour(Ipv6Addr),
     Send {
         session: u32,
         batch: Batch,
@@ -65,6 +73,8 @@ pub(super) struct PeerTask {
     /// Connections handed over so far, and how many of them [`PeerEvent::Vacant`] has told of.
     accepted: u64,
     vacant_told: u64,
+    /// Who was found on the peer's link.
+    neighbour: Option<Ipv6Addr>,
 }
 
 impl PeerTask {
@@ -83,6 +93,7 @@ impl PeerTask {
             stopping: false,
             accepted: 0,
             vacant_told: 0,
+            neighbour: None,
         }
     }
 
@@ -152,6 +163,13 @@ impl PeerTask {
     fn command(&mut self, command: PeerCommand) {
         match command {
             PeerCommand::Accepted(stream) => self.accepted(stream),
+            PeerCommand::Neighbour(address) => {
+                if self.neighbour.replace(address) != Some(address) {
+                    let what = format!("the neighbour on the link is {address}");
+                    self.report.event(Instant::now(), what);
+                    self.step(Input::Retry);
+                }
+            }
             PeerCommand::Send { session, batch } => self.send(session, batch),
             PeerCommand::Configure(config, own) => {
                 self.own = own;
@@ -182,7 +200,9 @@ impl PeerTask {
 
     fn accepted(&mut self, stream: TcpStream) {
         self.accepted += 1;
-        let Ok(local) = stream.local_addr() else { return };
+        let Ok(local) = super::dial::local_address(&stream) else {
+            return;
+        };
         let _ = stream.set_nodelay(true);
         if let Err(error) = super::dial::protect(&stream, self.fsm.config()) {
             self.report.event(
@@ -191,9 +211,15 @@ impl PeerTask {
             );
             return;
         }
+        let closing = self.links.iter().filter(|l| l.closing_until().is_some());
+        if closing.count() >= CLOSING_MAX
+            && let Some(oldest) = self.links.iter().position(|l| l.closing_until().is_some())
+        {
+            self.links.remove(oldest);
+        }
         let id = self.fsm.conn_id();
         self.links.push(Link::open(id, stream));
-        self.step(Input::Accepted(id, local.ip().to_canonical()));
+        self.step(Input::Accepted(id, local));
     }
 
     fn send(&mut self, session: u32, batch: Batch) {
@@ -254,7 +280,7 @@ impl PeerTask {
 
     /// The session ends with Cease 6/8, and the peer is held down.
     fn panicked(&mut self, now: Instant) {
-        tracing::error!(peer = %self.fsm.config().address, "a bgp session panicked and was closed");
+        tracing::error!(peer = %self.fsm.config().name(), "a bgp session panicked and was closed");
         self.report
             .event(now, "internal error: the session was closed".into());
         let mut octets = Vec::new();
@@ -275,14 +301,19 @@ impl PeerTask {
             }));
         }
         let seed = crate::wire::attr::hash_octets(b"after a panic");
-        self.fsm = Peer::new(self.fsm.config().clone(), self.own, seed);
-        self.held_until = Some(now + PANIC_HOLD);
+        self.fsm = self.fsm.after_panic(self.own, seed);
+        let times = u32::try_from(self.fsm.counters().panics).unwrap_or(u32::MAX);
+        let hold = PANIC_HOLD * 2_u32.saturating_pow(times.saturating_sub(1)).min(16);
+        self.held_until = Some(now + hold.min(PANIC_HOLD_MAX));
     }
 
     fn apply(&mut self, now: Instant, output: Output) {
         let session = self.session.map_or(0, |(_, s)| s);
         match output {
-            Output::Dial(id) => self.links.push(Link::dialling(id, self.fsm.config().clone())),
+            Output::Dial(id) => {
+                self.links
+                    .push(Link::dialling(id, self.fsm.config().clone(), self.neighbour))
+            }
             Output::Send(id, octets) => {
                 if let Some(link) = self.links.iter_mut().find(|l| l.id == id) {
                     link.queue(octets.into(), None);
@@ -290,13 +321,13 @@ impl PeerTask {
             }
             Output::Close(id) => self.links.retain_mut(|l| l.id != id || !l.close(now)),
             Output::Up(conn, up) => {
-                tracing::info!(peer = %self.fsm.config().address, "bgp session established");
+                tracing::info!(peer = %self.fsm.config().name(), "bgp session established");
                 self.session = Some((conn, up.id));
                 let ports = self.links.iter().find(|l| l.id == conn).map(Link::ports);
                 self.pending.push(PeerEvent::Up(up, ports.unwrap_or_default()));
             }
             Output::Down(down) => {
-                tracing::info!(peer = %self.fsm.config().address, cause = %down.cause, "bgp session ended");
+                tracing::info!(peer = %self.fsm.config().name(), cause = %down.cause, "bgp session ended");
                 self.session = None;
                 self.pending.push(PeerEvent::Down(down));
             }

@@ -92,6 +92,21 @@ pub(super) fn set_ttl_min(socket: BorrowedFd<'_>, v6: bool, ttl: u8) -> io::Resu
     }
 }
 
+/// `ICMPV6_FILTER` of linux/icmpv6.h.
+const ICMPV6_FILTER: libc::c_int = 1;
+
+/// Of a raw ICMPv6 socket: these types come in and no others.
+pub(super) fn pass_icmp_v6(socket: BorrowedFd<'_>, types: &[u8]) -> io::Result<()> {
+    // `struct icmp6_filter`: a set bit keeps a type out.
+    let mut filter = [u32::MAX; 8];
+    for kind in types {
+        if let Some(word) = filter.get_mut(usize::from(kind / 32)) {
+            *word &= !(1 << (kind % 32));
+        }
+    }
+    set(socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &filter)
+}
+
 fn set<T>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open for the borrow, and `value` is `len` octets that the kernel only reads.

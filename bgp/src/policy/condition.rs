@@ -4,6 +4,7 @@ use super::{Candidate, LOCAL_PREF_DEFAULT, LearnedFrom, SessionType};
 use crate::wire::as_path;
 use crate::wire::community::{Community, ExtendedCommunity, LargeCommunity};
 use ipnet::IpNet;
+use serde::Deserialize;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -63,7 +64,8 @@ pub enum Condition {
 }
 
 /// ORIGIN (RFC 4271 section 4.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// Value 0.
     Igp,

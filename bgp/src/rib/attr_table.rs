@@ -20,6 +20,10 @@ pub struct AttrTable {
     slots: Vec<Slot>,
     free: Vec<u32>,
     index: HashTable<u32>,
+    /// Of all sets in use.
+    octets: u64,
+    /// Of these, in attributes that we do not know.
+    unknown: u64,
     fallback: OnceSet,
 }
 
@@ -49,6 +53,8 @@ impl AttrTable {
             self.hold(AttrId(id));
             return AttrId(id);
         }
+        self.octets += set.octets().len() as u64;
+        self.unknown += u64::from(set.rank().unknown_octets);
         let slot = Slot {
             set: Some(set),
             references: 1,
@@ -92,6 +98,8 @@ impl AttrTable {
             return;
         }
         if let Some(set) = slot.set.take() {
+            self.octets -= set.octets().len() as u64;
+            self.unknown -= u64::from(set.rank().unknown_octets);
             if let Ok(entry) = self.index.find_entry(set.hash(), |other| *other == id.0) {
                 entry.remove();
             }
@@ -106,6 +114,34 @@ impl AttrTable {
             .get(id.0 as usize)
             .and_then(|s| s.set.as_ref())
             .unwrap_or(&self.fallback.0)
+    }
+
+    /// Whether an equal set is in use.
+    #[must_use]
+    pub fn has(&self, set: &Arc<AttrSet>) -> bool {
+        let same = |id: &u32| {
+            let held = self.slots.get(*id as usize).and_then(|s| s.set.as_ref());
+            held.is_some_and(|s| Arc::ptr_eq(s, set) || s == set)
+        };
+        self.index.find(set.hash(), same).is_some()
+    }
+
+    /// How often a set is held.
+    #[must_use]
+    pub fn references(&self, id: AttrId) -> u32 {
+        self.slots.get(id.0 as usize).map_or(0, |s| s.references)
+    }
+
+    /// Octets of all sets in use.
+    #[must_use]
+    pub const fn octets(&self) -> u64 {
+        self.octets
+    }
+
+    /// Of these, octets of attributes that we do not know.
+    #[must_use]
+    pub const fn unknown_octets(&self) -> u64 {
+        self.unknown
     }
 
     /// All sets in use.
@@ -157,5 +193,9 @@ mod tests {
         assert_eq!(table.len(), 1);
         assert_eq!(table.intern(set(2)), a, "a freed slot is used again");
         assert_eq!(table.at(c).rank().origin, 1);
+        // Four octets each: flags, code, length and value.
+        assert_eq!((table.octets(), table.unknown_octets()), (8, 0));
+        [a, c].into_iter().for_each(|id| table.release(id));
+        assert_eq!(table.octets(), 0);
     }
 }

@@ -115,6 +115,7 @@ pub(super) struct Bench {
     pub(super) speaker: Speaker,
     pub(super) peers: BTreeMap<IpAddr, Played>,
     pub(super) warnings: Vec<String>,
+    pub(super) alarms: Vec<String>,
     pub(super) resets: Vec<(IpAddr, Notification)>,
     sessions: u32,
 }
@@ -198,6 +199,7 @@ impl Bench {
             speaker,
             peers: BTreeMap::new(),
             warnings: Vec::new(),
+            alarms: Vec::new(),
             resets: Vec::new(),
             sessions: 0,
         };
@@ -279,6 +281,20 @@ impl Bench {
                     .map_or(0, |l| l.stale_secs)
             }),
             cause: Cause::Closed("lost".into()),
+        };
+        self.speaker.down(self.now, peer.id, &down);
+    }
+
+    /// The peer's session ends, and nothing of it is kept.
+    pub(super) fn lose_for_good(&mut self, address: &str) {
+        let peer = self.peers.get_mut(&ip(address)).unwrap();
+        let session = peer.session.take().unwrap();
+        let down = Down {
+            session: session.id,
+            retain: Families::NONE,
+            restart_secs: 0,
+            long_lived_secs: PerFamily::default(),
+            cause: Cause::Sent(Notification::OUT_OF_RESOURCES),
         };
         self.speaker.down(self.now, peer.id, &down);
     }
@@ -373,6 +389,7 @@ impl Bench {
                 }
             }
             Output::Warning(_, what) => self.warnings.push(what),
+            Output::Alarm(what) => self.alarms.push(what),
             Output::Reset(peer, notification) => self.resets.push((self.address(peer), notification)),
             Output::Converged(..) => {}
         }

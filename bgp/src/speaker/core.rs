@@ -1,6 +1,7 @@
 //! The speaker's state, its outputs, and the calls that the shell makes.
 
 use super::best::Fib;
+use super::limits::Usage;
 use super::nexthop::NextHops;
 use super::peers::PeerSlot;
 use super::plane::Plane;
@@ -46,6 +47,8 @@ pub enum Output {
     Reset(PeerId, Notification),
     /// Operators should know this of the peer; its session goes on.
     Warning(PeerId, String),
+    /// Operators should know this of the speaker as a whole.
+    Alarm(String),
     /// Route selection is settled for these families; OPENs say so from now on.
     Converged(Converged, Own),
 }
@@ -75,6 +78,7 @@ pub(super) struct Shared {
     /// What those who watch have not taken yet; `None` while nobody does.
     pub(super) observed: Option<Vec<super::observe::Observed>>,
     pub(super) next_hops: NextHops,
+    pub(super) usage: Usage,
 }
 
 /// The routes of all peers and what is done with them.
@@ -135,6 +139,7 @@ impl Speaker {
             own_routes_known: false,
             observed: None,
             next_hops: NextHops::default(),
+            usage: Usage::default(),
         };
         let mut speaker = Self {
             shared,
@@ -155,7 +160,9 @@ impl Speaker {
     /// Takes what a peer's session said, in order. Of a session that is over, nothing counts.
     pub fn routes(&mut self, now: Instant, peer: PeerId, session: u32, routes: &Routes) {
         for op in &routes.ops {
-            if !self.shared.in_session(peer, session) {
+            // Nor anything of one that is being ended for too many: what has come goes with it.
+            let ending = self.shared.peer(peer).is_some_and(|s| s.over_limit);
+            if ending || !self.shared.in_session(peer, session) {
                 return;
             }
             match op {
@@ -187,6 +194,7 @@ impl Speaker {
                 }
             }
         }
+        self.enforce_limits(Some(peer));
     }
 
     /// The socket has taken one batch of a session.
@@ -205,6 +213,7 @@ impl Speaker {
         let sent = self.v4.flush(now, &mut self.shared) | self.v6.flush(now, &mut self.shared);
         if swept {
             self.forget_departed();
+            self.enforce_limits(None);
         }
         swept || sent
     }

@@ -4,6 +4,7 @@
 use crate::config::{Config, LocalAs, NextHopMode, PeerConfig, RemovePrivate};
 use crate::family::PerFamily;
 use crate::fsm::Session;
+use crate::link;
 use crate::policy::{Changes, LOCAL_PREF_DEFAULT, LearnedFrom, NextHop, Policy, SessionType};
 use crate::rib::PathSource;
 use crate::wire::attr::{Attr, OPTIONAL, Scope, TRANSITIVE, code, flags_of};
@@ -62,6 +63,11 @@ impl ExportKey {
                 Some(a),
                 Some(config.next_hop_v6.unwrap_or_else(|| a.to_ipv6_mapped())),
             ),
+            // Over a link without addresses, IPv4 goes by our link-local one, if the peer can take that (RFC 8950).
+            IpAddr::V6(a) if link::of(a.into()) != 0 => {
+                let v4 = config.next_hop_v4.filter(|_| !session.extended_next_hop);
+                (v4, Some(link::split(a).0))
+            }
             IpAddr::V6(a) => (config.next_hop_v4, Some(a)),
         };
         let external = session.kind == SessionType::Ebgp;
@@ -75,8 +81,9 @@ impl ExportKey {
             self_v4,
             self_v6,
             shared: config.shared_subnet.filter(|_| external),
-            horizon: (external && own.track_next_hops && config.next_hop == NextHopMode::Auto)
-                .then_some(config.address),
+            horizon: (external && own.keeps_horizon() && config.next_hop == NextHopMode::Auto)
+                .then_some(config.address)
+                .filter(|_| config.interface.is_none()),
             policy: Arc::clone(&config.export),
             add_path: PerFamily::from_fn(|f| {
                 if session.add_path_out.has(f) {

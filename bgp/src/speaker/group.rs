@@ -33,6 +33,8 @@ pub(super) struct SentPath {
     pub(super) source: PeerId,
     /// Stands for what was said; 0 is nothing that could be said.
     pub(super) said: u64,
+    /// For this peer alone, in place of one of its own.
+    pub(super) only: Option<PeerId>,
 }
 
 /// Peers that are sent the same.
@@ -190,15 +192,19 @@ impl Group {
             && self.paths == other.paths
     }
 
-    /// How many paths the group was sent, all and by source.
-    pub(super) fn counts(&self) -> (u64, HashMap<PeerId, u64>) {
-        let (mut all, mut by_source) = (0, HashMap::new());
+    /// How many paths the group was sent, and how many more or fewer certain peers.
+    pub(super) fn counts(&self) -> (i64, HashMap<PeerId, i64>) {
+        let (mut all, mut more): (i64, HashMap<PeerId, i64>) = (0, HashMap::new());
         let single = self.advertised.iter().filter(|s| **s != NONE).map(|s| PeerId(*s));
-        let several = self.paths.values().flatten().map(|p| p.source);
-        for source in single.chain(several) {
+        let several = self.paths.values().flatten();
+        let common = several.clone().filter(|p| p.only.is_none()).map(|p| p.source);
+        for source in single.chain(common) {
             all += 1;
-            *by_source.entry(source).or_default() += 1;
+            *more.entry(source).or_default() -= 1;
         }
-        (all, by_source)
+        for member in several.filter_map(|p| p.only) {
+            *more.entry(member).or_default() += 1;
+        }
+        (all, more)
     }
 }

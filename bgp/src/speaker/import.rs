@@ -5,7 +5,6 @@ use super::peers::PeerSlot;
 use super::plane::Plane;
 use crate::config::PeerConfig;
 use crate::policy::{Candidate, Judgement, LearnedFrom, Policy, SessionType, Verdict};
-
 use crate::prefix::Prefix;
 use crate::rib::table::{FILTERED, LOOPED};
 use crate::rib::{AttrId, Change, DestId, Path, PeerId};
@@ -34,6 +33,7 @@ impl<P: Prefix> Plane<P> {
             0
         };
         let set = &inbound.received(&slot.config, set);
+        let set = &shared.bounded(set);
         let raw = shared.attrs.intern(Arc::clone(set));
         let mut unreachable = (raw, shared.next_hops.used(set));
         let mut imported = Imported::new();
@@ -135,6 +135,55 @@ impl<P: Prefix> Plane<P> {
     }
 }
 
+impl<P: Prefix> Plane<P> {
+    /// Judges what a peer has sent again, by the policy that it has now, from what the table holds of it: what was received,
+    /// but for the LOCAL_PREF of routes on their way out (RFC 8326), which goes where it was `marked`. Walks the table once.
+    pub(super) fn judge_again(&mut self, shared: &mut Shared, peer: PeerId, marked: bool) {
+        let Some(config) = shared.peer(peer).map(|s| s.config.clone()) else {
+            return;
+        };
+        for id in (0..self.table.end()).map(DestId::at) {
+            let mine = |p: &&Path| p.peer == peer;
+            let paths: Vec<Path> = self.table.paths(id).iter().filter(mine).copied().collect();
+            let Some(prefix) = self.table.prefix(id).filter(|_| !paths.is_empty()) else {
+                continue;
+            };
+            for path in paths {
+                self.judge_path(shared, &config, prefix, path, marked);
+            }
+        }
+    }
+
+    fn judge_path(&mut self, shared: &mut Shared, config: &PeerConfig, prefix: P, path: Path, marked: bool) {
+        let mut set = Arc::clone(shared.attrs.at(path.attr));
+        if marked && set.rank().marks & SHUTTING_DOWN != 0 {
+            set = Arc::new(set.with(set.next_hop(), &[(code::LOCAL_PREF, None)]));
+        }
+        let Some(slot) = shared.peer(path.peer) else {
+            return;
+        };
+        let inbound = Inbound::of(shared, path.peer, slot, &set);
+        let raw = shared.attrs.intern(Arc::clone(&set));
+        let mut imported = Imported::new();
+        let (attr, filtered) = inbound.import(shared, prefix, &set, raw, &mut imported);
+        shared.attrs.hold(attr);
+        let looped = if loops(shared, config, &set) { LOOPED } else { 0 };
+        let unreachable = shared.next_hops.used(&Arc::clone(shared.attrs.at(attr)));
+        let flags = looped | filtered | unreachable;
+        if (attr, flags) == (path.attr, path.flags) {
+            shared.attrs.release(attr);
+        } else {
+            let path_id = path.path_id;
+            shared.observe_announced(path.peer, &set, &[Nlri { prefix, path_id }], &[(attr, flags)]);
+            self.insert(shared, prefix, Path { attr, flags, ..path });
+        }
+        shared.attrs.release(raw);
+        imported
+            .into_iter()
+            .for_each(|(_, attr)| shared.attrs.release(attr));
+    }
+}
+
 impl Shared {
     fn count<P: Prefix>(&mut self, peer: PeerId, path: &Path, by: i64) {
         if let Some(slot) = self.peer_mut(peer) {
@@ -143,6 +192,7 @@ impl Shared {
             if path.eligible() {
                 counts.accepted = counts.accepted.saturating_add_signed(by);
             }
+            self.usage.routes = self.usage.routes.saturating_add_signed(by);
         }
     }
 }

@@ -7,7 +7,8 @@
 use super::core::{Shared, Speaker};
 use super::export::ExportKey;
 use super::plane::Plane;
-use crate::config::NextHopMode;
+use crate::config::{NextHopMode, PeerConfig};
+use crate::link;
 use crate::policy::LearnedFrom;
 use crate::prefix::Prefix;
 use crate::rib::table::UNREACHABLE;
@@ -47,7 +48,8 @@ impl NextHops {
     /// A next hop comes into use; the flag for its paths.
     pub(super) fn used(&mut self, set: &AttrSet) -> u8 {
         match set.next_hop().address() {
-            Some(hop) if self.tracked => self.want(hop),
+            // On a link there is nothing to find out: the neighbour is there.
+            Some(hop) if self.tracked && link::of(hop) == 0 => self.want(hop),
             _ => 0,
         }
     }
@@ -97,7 +99,7 @@ impl NextHops {
         let (Some(peer), Some(hop)) = (key.horizon, attrs.next_hop().address()) else {
             return true;
         };
-        if source.from == LearnedFrom::Local {
+        if source.from == LearnedFrom::Local || link::of(hop) != 0 {
             return true;
         }
         match (self.reach(hop), self.reach(peer)) {
@@ -159,8 +161,9 @@ impl Speaker {
 impl Shared {
     /// Addresses of external peers whose group keeps the split horizon.
     fn external_peers(&self) -> impl Iterator<Item = IpAddr> {
-        let external =
-            |c: &&crate::config::PeerConfig| c.asn != self.config.asn && c.next_hop == NextHopMode::Auto;
+        let external = |c: &&PeerConfig| {
+            c.asn != self.config.asn && c.next_hop == NextHopMode::Auto && c.interface.is_none()
+        };
         let slots = self.peers.iter().flatten().map(|slot| &slot.config);
         slots.filter(external).map(|config| config.address)
     }

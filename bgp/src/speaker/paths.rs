@@ -83,45 +83,91 @@ impl<P: Prefix> Chunk<P> {
             return false;
         };
         let paths = table.paths(id);
-        let mut wanted: Vec<(SentPath, u32)> = Vec::new();
-        for path in decision::ranked(paths, &shared.attrs, &shared.sources) {
-            if wanted.len() >= usize::from(group.paths_max) {
-                break;
-            }
-            if let Some(path_id) = shared.path_id_out(&path)
-                && let Some(bucket) = self.bucket(group, shared, prefix, &path)
-            {
-                let sent = SentPath {
-                    id: path_id,
-                    source: path.peer,
-                    said: shared.said(&path),
-                };
-                wanted.push((sent, bucket));
-            }
-        }
+        let wanted = self.several(group, shared, prefix, paths);
         let before = group.set_paths(id, wanted.iter().map(|(sent, _)| *sent).collect());
-        for gone in before
-            .iter()
-            .filter(|b| !wanted.iter().any(|(w, _)| w.id == b.id))
-        {
+        let still = |b: &SentPath| wanted.iter().any(|(w, _)| (w.id, w.only) == (b.id, b.only));
+        for gone in before.iter().filter(|b| !still(b)) {
             let path_id = gone.id;
-            let source = Some(gone.source).filter(|s| group.has(*s));
-            self.withdrawn.push((source, Nlri { prefix, path_id }));
+            let nlri = Nlri { prefix, path_id };
+            match gone.only {
+                // Who is to keep it alone is sent it again, behind this.
+                None => {
+                    let source = Some(gone.source).filter(|s| group.has(*s));
+                    self.withdrawn.push((source, nlri));
+                }
+                Some(member) => {
+                    let replaced = wanted.iter().any(|(w, _)| w.id == path_id && w.only.is_none());
+                    if group.has(member) && !replaced {
+                        self.withdrawn_only.push((member, nlri));
+                    }
+                }
+            }
         }
         for (sent, bucket) in wanted.iter().filter(|(w, _)| !before.contains(w)) {
             let path_id = sent.id;
             let nlri = Nlri { prefix, path_id };
             let owner = self.buckets.get(*bucket as usize).and_then(|b| b.owner);
             let nobody = |only: PeerId| only == sent.source || Some(only) == owner;
-            if !matches!(&group.members[..], [only] if nobody(only.peer)) {
+            let heard = match (sent.only, &group.members[..]) {
+                (Some(member), _) => group.has(member) && !nobody(member),
+                (None, [only]) => !nobody(only.peer),
+                (None, _) => true,
+            };
+            if heard {
                 self.push(*bucket, nlri);
             }
             // It may have been sent this path with another next hop.
-            if let Some(owner) = owner.filter(|_| before.iter().any(|b| b.id == path_id)) {
+            let meant = |o: &PeerId| sent.only.is_none_or(|member| member == *o);
+            let told = before.iter().any(|b| b.id == path_id);
+            if let Some(owner) = owner.filter(|o| told && meant(o)) {
                 self.withdrawn_only.push((owner, nlri));
             }
         }
         paths.is_empty()
+    }
+
+    /// The paths for a group, the best first: as many as it may have, and for each peer that sent some of these as many more
+    /// for it alone. Whether that peer is in the group does not count: groups that become one have been sent the same.
+    fn several(&mut self, group: &Group, shared: &Shared, prefix: P, paths: &[Path]) -> Vec<(SentPath, u32)> {
+        let mut wanted: Vec<(SentPath, u32)> = Vec::new();
+        let mut missing: Vec<(PeerId, usize)> = Vec::new();
+        let (mut common, max) = (0, usize::from(group.paths_max));
+        for path in decision::ranked(paths, &shared.attrs, &shared.sources) {
+            if common >= max && missing.is_empty() {
+                break;
+            }
+            let Some(path_id) = shared.path_id_out(&path) else {
+                continue;
+            };
+            let sent = SentPath {
+                id: path_id,
+                source: path.peer,
+                said: shared.said(&path),
+                only: None,
+            };
+            if common < max {
+                let Some(bucket) = self.bucket(group, shared, prefix, &path, None) else {
+                    continue;
+                };
+                wanted.push((sent, bucket));
+                common += 1;
+                match missing.iter_mut().find(|(peer, _)| *peer == path.peer) {
+                    Some((_, count)) => *count += 1,
+                    None if path.peer == PeerId::LOCAL => {}
+                    None => missing.push((path.peer, 1)),
+                }
+                continue;
+            }
+            for (peer, count) in missing.iter_mut().filter(|(peer, _)| *peer != path.peer) {
+                let only = Some(*peer);
+                if let Some(bucket) = self.bucket(group, shared, prefix, &path, only) {
+                    wanted.push((SentPath { only, ..sent }, bucket));
+                    *count -= 1;
+                }
+            }
+            missing.retain(|(_, count)| *count > 0);
+        }
+        wanted
     }
 }
 

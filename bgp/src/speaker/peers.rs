@@ -2,8 +2,10 @@
 
 use super::core::{Batch, Output, PeerChange, Shared, Speaker, on_plane};
 use super::export::ExportKey;
+use super::limits::Alarm;
 use super::paths::PathNumbers;
 use super::restart::{Kept, Stale};
+use crate::config::limits::WARN_PERCENT;
 use crate::config::{Config, ConfigError, PEERS_MAX, PeerConfig};
 use crate::family::{Family, PerFamily};
 use crate::fsm::{Down, Session};
@@ -55,6 +57,11 @@ impl PeerSlot {
             updates_out: 0,
             octets_out: 0,
         }
+    }
+
+    /// Prefixes in the Adj-RIBs-In of both families.
+    pub(super) fn received(&self) -> u64 {
+        self.counts.ipv4.received + self.counts.ipv6.received
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
@@ -144,10 +151,26 @@ impl Speaker {
             .iter()
             .filter(|(a, p)| dynamic(a, p))
             .count();
-        if of_range >= range.peers_max as usize || self.shared.by_address.len() >= PEERS_MAX {
+        let (net, peers_max, config) = (range.net, range.peers_max as usize, range.peer(address));
+        let all = self.shared.by_address.len();
+        let percent = usize::try_from(WARN_PERCENT).unwrap_or(100);
+        let shared = &mut self.shared;
+        shared.alarm(Alarm::RangeNear(net), (of_range + 1) * 100 >= peers_max * percent, || {
+            format!("{} dynamic neighbours of {net} are {WARN_PERCENT} % or more of the {peers_max} that it may have", of_range + 1)
+        });
+        shared.alarm(Alarm::RangeFull(net), of_range >= peers_max, || {
+            format!(
+                "a dynamic neighbour of {net} is turned away: there are {of_range} of at most {peers_max}"
+            )
+        });
+        shared.alarm(Alarm::PeersFull, all >= PEERS_MAX, || {
+            format!(
+                "a dynamic neighbour of {net} is turned away: there are {all} peers of at most {PEERS_MAX}"
+            )
+        });
+        if of_range >= peers_max || all >= PEERS_MAX {
             return None;
         }
-        let config = range.peer(address);
         let peer = self.add_peer(config.clone(), true);
         Some(PeerChange::Added(peer, Box::new(config)))
     }
@@ -238,17 +261,34 @@ impl Speaker {
             }
         }
         if import && !session.route_refresh {
-            self.shared
-                .out
-                .push_back(Output::Reset(peer, crate::wire::Notification::CONFIG_CHANGE));
+            self.judge_again(peer, &old);
         }
+    }
+
+    /// Import is judged otherwise, and the peer cannot be asked for its routes again. Where the old policy rewrote nothing,
+    /// the table has them as they were received; otherwise only a new session brings them.
+    fn judge_again(&mut self, peer: PeerId, old: &PeerConfig) {
+        let what = if old.import.rewrites() {
+            let reset = Output::Reset(peer, crate::wire::Notification::CONFIG_CHANGE);
+            self.shared.out.push_back(reset);
+            "import policy has changed, the old one rewrote routes, and the peer does not know route refresh: the session is \
+             reset to have them again"
+        } else {
+            let external = self.shared.sources.at(peer).from == LearnedFrom::Ebgp;
+            let marked = external && old.honour_graceful_shutdown;
+            self.v4.judge_again(&mut self.shared, peer, marked);
+            self.v6.judge_again(&mut self.shared, peer, marked);
+            "import policy has changed; the peer does not know route refresh, and the routes that it has sent were judged again"
+        };
+        self.shared.out.push_back(Output::Warning(peer, what.to_owned()));
     }
 
     fn remove_peer(&mut self, now: Instant, address: IpAddr, peer: PeerId) {
         self.close(now, peer, None);
         self.shared.by_address.remove(&address);
-        if let Some(slot) = self.shared.peers.get_mut(peer.index()) {
-            *slot = None;
+        if let Some(slot) = self.shared.peers.get_mut(peer.index()).and_then(Option::take) {
+            // They go with the next sweep, and nobody there can be blamed for them.
+            self.shared.usage.routes = self.shared.usage.routes.saturating_sub(slot.received());
         }
         self.check_deferral();
     }

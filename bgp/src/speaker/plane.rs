@@ -56,6 +56,8 @@ pub(super) struct Bucket {
     source: PeerId,
     /// The member that is the next hop: nobody is sent himself (RFC 4271 section 5.1.3).
     pub(super) owner: Option<PeerId>,
+    /// For this member alone.
+    only: Option<PeerId>,
     head: u32,
     tail: u32,
 }
@@ -63,7 +65,7 @@ pub(super) struct Bucket {
 /// Ends a bucket's list.
 const END: u32 = u32::MAX;
 
-type BucketKey = (AttrId, PeerId, Judgement);
+type BucketKey = (AttrId, PeerId, Judgement, Option<PeerId>);
 
 /// What a slice of a group's work has gathered.
 pub(super) struct Chunk<P> {
@@ -101,6 +103,17 @@ impl<P: Prefix> Plane<P> {
         }
         let several = self.groups.iter_mut().filter(|g| g.paths_max > 0);
         several.for_each(|g| g.mark(id));
+    }
+
+    /// The best path of a destination is kept over its peer's restart: the FIB hears of it, though nothing else is new.
+    fn touch_stale(&mut self, shared: &Shared, id: DestId, peer: PeerId) {
+        let best = self.table.best(id).filter(|best| best.peer == peer);
+        let present = *shared.sources.at(peer).generation.at(P::FAMILY);
+        if let Some(fib) = &mut self.fib
+            && best.is_some_and(|best| best.generation != present)
+        {
+            fib.mark(id);
+        }
     }
 
     /// Frees a destination that nobody needs any more.
@@ -233,6 +246,7 @@ impl<P: Prefix> Plane<P> {
             let attr = shared.attrs.intern(Arc::new(changes.apply(&set)));
             self.insert(shared, prefix, Path { attr, ..path });
         }
+        self.touch_stale(shared, id, peer);
     }
 
     /// One slice of each group's work; `true` if there was any.
@@ -396,7 +410,10 @@ impl<P: Prefix> Chunk<P> {
         let nlri = Nlri { prefix, path_id: 0 };
         let before = group.source(id);
         let best = table.best(id);
-        let after = best.and_then(|best| self.bucket(group, shared, prefix, &best).map(|b| (best.peer, b)));
+        let after = best.and_then(|best| {
+            self.bucket(group, shared, prefix, &best, None)
+                .map(|b| (best.peer, b))
+        });
         group.set_source(id, after.map(|(source, _)| source));
         match (before, after) {
             (None, None) => {}
@@ -423,8 +440,15 @@ impl<P: Prefix> Chunk<P> {
         table.paths(id).is_empty()
     }
 
-    /// The bucket of a path; `None` if it is not for this group.
-    pub(super) fn bucket(&mut self, group: &Group, shared: &Shared, prefix: P, best: &Path) -> Option<u32> {
+    /// The bucket of a path, for all members or `only` one; `None` if it is not for this group.
+    pub(super) fn bucket(
+        &mut self,
+        group: &Group,
+        shared: &Shared,
+        prefix: P,
+        best: &Path,
+        only: Option<PeerId>,
+    ) -> Option<u32> {
         let attrs = shared.attrs.at(best.attr);
         let source = shared.sources.at(best.peer);
         if !group.key.permits(source, attrs) || !shared.next_hops.permits(&group.key, source, attrs) {
@@ -447,7 +471,7 @@ impl<P: Prefix> Chunk<P> {
         if judgement.verdict == Verdict::Reject {
             return None;
         }
-        let key = (best.attr, best.peer, judgement);
+        let key = (best.attr, best.peer, judgement, only);
         let bucket = match &self.last {
             Some((last, bucket)) if *last == key => *bucket,
             _ => {
@@ -466,6 +490,7 @@ impl<P: Prefix> Chunk<P> {
                             owner: owner.copied().filter(|o| group.has(*o)),
                             exported,
                             source: best.peer,
+                            only,
                             head: END,
                             tail: END,
                         });
@@ -514,9 +539,11 @@ impl<P: Prefix> Chunk<P> {
                 at = *next;
                 Some(*nlri)
             });
-            let audience = match (Some(bucket.source).filter(|s| group.has(*s)), bucket.owner) {
-                (Some(source), Some(owner)) => Audience::AllBut([source, owner]),
-                (one, other) => audience(one.or(other)),
+            let source = Some(bucket.source).filter(|s| group.has(*s));
+            let audience = match (bucket.only, source, bucket.owner) {
+                (Some(member), ..) => Audience::Only(member),
+                (None, Some(source), Some(owner)) => Audience::AllBut([source, owner]),
+                (None, one, other) => audience(one.or(other)),
             };
             packer.announce(audience, exported, entries);
         }

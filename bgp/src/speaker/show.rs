@@ -84,10 +84,11 @@ impl<P: Prefix> Plane<P> {
             }
         }
         for group in &self.groups {
-            let (all, by_source) = group.counts();
+            let (all, more) = group.counts();
             for member in &group.members {
                 if let Some(of) = counts.get_mut(&member.peer) {
-                    of.at_mut(P::FAMILY).advertised = all - by_source.get(&member.peer).copied().unwrap_or(0);
+                    let count = all + more.get(&member.peer).copied().unwrap_or(0);
+                    of.at_mut(P::FAMILY).advertised = u64::try_from(count).unwrap_or(0);
                 }
             }
         }
@@ -142,7 +143,9 @@ impl<P: Prefix> Plane<P> {
                 };
                 let path_id = shared.path_id_out(path);
                 let sent = if group.paths_max > 0 {
-                    group.sent_paths(id).iter().any(|s| Some(s.id) == path_id)
+                    let to_peer = |only: Option<PeerId>| only.is_none() || only == peer;
+                    let mut sent = group.sent_paths(id).iter();
+                    sent.any(|s| Some(s.id) == path_id && to_peer(s.only))
                 } else {
                     place == 0 && group.source(id) == Some(path.peer)
                 };

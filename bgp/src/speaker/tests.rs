@@ -3,5 +3,6 @@
 mod attributes;
 mod groups;
 mod keeping;
+mod limits;
 mod paths;
 mod reflection;

@@ -98,6 +98,8 @@ pub struct Rank {
     pub originator_id: Option<Ipv4Addr>,
     /// Number of clusters passed.
     pub cluster_list_len: u16,
+    /// Octets of attributes that we do not know.
+    pub unknown_octets: u16,
     /// ORIGIN: 0 IGP, 1 EGP, 2 incomplete.
     pub origin: u8,
     /// Which well-known communities bound its spread.
@@ -378,6 +380,10 @@ impl Rank {
                     };
                     self.scope = self.scope.max(scope);
                 }
+            }
+            other if !is_recognised(other) => {
+                let more = u16::try_from(attr.value.len()).unwrap_or(u16::MAX);
+                self.unknown_octets = self.unknown_octets.saturating_add(more);
             }
             _ => {}
         }

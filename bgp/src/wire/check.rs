@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 
 /// Communities of one kind on one route.
 const COMMUNITIES_MAX: usize = 1000;
-/// Octets of one attribute that we do not know; longer ones are discarded.
-const UNKNOWN_OCTETS_MAX: usize = 4096;
+/// Octets of attributes that we do not know on one route; what is longer is discarded.
+pub(super) const UNKNOWN_OCTETS_MAX: usize = 4096;
 
 /// What becomes of one attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

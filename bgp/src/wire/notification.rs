@@ -55,6 +55,15 @@ impl Notification {
         )
     }
 
+    /// Cease, Out of Resources, as such or inside a Hard Reset.
+    #[must_use]
+    pub fn is_out_of_resources(&self) -> bool {
+        matches!(
+            (self.code, self.subcode, &self.data[..]),
+            (6, 8, _) | (6, 9, [6, 8, ..])
+        )
+    }
+
     /// A NOTIFICATION without data.
     #[must_use]
     pub const fn new(code: u8, subcode: u8) -> Self {

@@ -11,6 +11,7 @@ use super::attr::AttrSet;
 use super::nlri::{self, PathIds};
 use super::notification::Notification;
 use crate::family::{Families, Family, PerFamily};
+use crate::link;
 use crate::policy::SessionType;
 use crate::prefix::{V4, V6};
 use std::net::IpAddr;
@@ -36,11 +37,17 @@ pub struct UpdateContext {
     pub extended_next_hop: bool,
     /// The first AS must be the peer's.
     pub enforce_first_as: bool,
-    /// Our own addresses: no next hop.
+    /// Our own addresses: no next hop. A link-local one with its link ([`crate::link`]) says where link-local next hops are.
     pub own_addresses: Vec<IpAddr>,
 }
 
 impl UpdateContext {
+    /// The link that the session is on; 0 if it is not on one alone.
+    pub(super) fn link(&self) -> u32 {
+        let links = self.own_addresses.iter().map(|a| link::of(*a));
+        links.max().unwrap_or(0)
+    }
+
     pub(super) fn is_own(&self, address: IpAddr) -> bool {
         self.own_addresses.contains(&address)
     }

@@ -187,6 +187,17 @@ impl Lab {
         Daemon(ip.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
+    /// The index of an interface of ours.
+    pub(crate) fn link_index(&self, name: &str) -> u32 {
+        let mut ip = Command::new("ip");
+        let out = ip
+            .args(["-n", &self.ours, "-o", "link", "show", "dev", name])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        text.split(':').next().unwrap().trim().parse().unwrap()
+    }
+
     /// A directory for the test's own files.
     pub(crate) fn dir(&self) -> &std::path::Path {
         self.dir.path()

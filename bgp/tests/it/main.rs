@@ -13,4 +13,5 @@ mod interop;
 mod lab;
 mod load;
 mod sim;
+mod unnumbered;
 mod watchers;

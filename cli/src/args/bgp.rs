@@ -25,6 +25,9 @@ pub(crate) enum Bgp {
         /// Keep the session: ask for the peer's routes again and send it ours again.
         #[arg(long)]
         soft: bool,
+        /// A text for the other operator, sent with the Cease (RFC 9003).
+        #[arg(long, value_name = "TEXT", conflicts_with = "soft", default_value = "")]
+        message: String,
     },
     /// Print changes of sessions and of best paths as they happen, until interrupted.
     Watch(Watch),

@@ -29,13 +29,17 @@ pub(crate) async fn run(daemon: &Target, command: Bgp) -> Result<ExitCode> {
         Bgp::Peers { print } => peers::run(client, print.output).await,
         Bgp::Peer { peer, print } => peer::run(client, peer, print.output).await,
         Bgp::Routes(routes) => routes::run(client, routes).await,
-        Bgp::Reset { peer, soft } => reset(client, peer, soft).await,
+        Bgp::Reset { peer, soft, message } => {
+            let request = ResetRequest { peer, soft, message };
+            reset(client, request).await
+        }
         Bgp::Watch(watch) => watch::run(client, watch).await,
     }
 }
 
-async fn reset(mut client: BgpClient<Channel>, peer: String, soft: bool) -> Result<ExitCode> {
-    let reply = client.reset(ResetRequest { peer, soft }).await;
+async fn reset(mut client: BgpClient<Channel>, request: ResetRequest) -> Result<ExitCode> {
+    let soft = request.soft;
+    let reply = client.reset(request).await;
     let reply = reply.map_err(said)?.into_inner();
     for peer in &reply.peers {
         let what = if soft { "refreshed" } else { "reset" };

@@ -32,10 +32,12 @@ use crate::plan::routes::{Route, Routes};
 use crate::plan::{Desired, IfName};
 
 mod events;
+mod fib;
 mod hops;
 mod owner;
 mod status;
 
+pub use fib::{Fib, Turn};
 pub use status::{Counters, EndpointStatus, Reach, Status, UNREACHED_TOLD_MAX, Withheld};
 
 /// Prefixes that BGP may have in the kernel: about 300 bytes each on our side. More are refused and counted.

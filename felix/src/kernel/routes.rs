@@ -4,6 +4,7 @@
 //! metric is a conflict: reported, tried again, never overwritten.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -336,7 +337,7 @@ fn encode(w: &mut Wire, dst: IpNet, route: &Route, links: &LinkTable) -> Result<
         }
         Route::Blackhole => (r::RT_SCOPE_UNIVERSE, r::RTN_BLACKHOLE),
         Route::Bgp(hops) => {
-            next_hops(w, hops, index)?;
+            next_hops(w, dst, hops, index)?;
             (r::RT_SCOPE_UNIVERSE, r::RTN_UNICAST)
         }
     };
@@ -352,14 +353,43 @@ fn encode(w: &mut Wire, dst: IpNet, route: &Route, links: &LinkTable) -> Result<
     Ok(body)
 }
 
+/// A gateway of the destination's family, or of IPv6 for IPv4.
+fn gateway(w: &mut Wire, dst: IpNet, via: IpAddr) -> Result<(), String> {
+    match (dst.addr(), via) {
+        (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
+            w.attr(r::RTA_GATEWAY, &r::octets(via));
+        }
+        (IpAddr::V4(_), IpAddr::V6(v6)) => {
+            let family = u16::from(r::AF_INET6).to_ne_bytes();
+            w.attr(r::RTA_VIA, &[&family[..], &v6.octets()].concat());
+        }
+        (IpAddr::V6(_), IpAddr::V4(_)) => {
+            return Err(format!("the kernel takes no IPv4 gateway {via} for IPv6"));
+        }
+    }
+    Ok(())
+}
+
+/// What [`gateway`] wrote.
+fn read_gateway(attrs: &[u8]) -> Option<IpAddr> {
+    let other = || {
+        let (_, octets) = wire::find(attrs, r::RTA_VIA)?.split_first_chunk::<2>()?;
+        r::address(octets)
+    };
+    wire::find(attrs, r::RTA_GATEWAY)
+        .and_then(r::address)
+        .or_else(other)
+}
+
 fn next_hops(
     w: &mut Wire,
+    dst: IpNet,
     hops: &[NextHop],
     index: impl Fn(&IfName) -> Result<u32, String>,
 ) -> Result<(), String> {
     let oif = |hop: &NextHop| hop.dev.as_ref().map(&index).transpose();
     if let [only] = hops {
-        w.attr(r::RTA_GATEWAY, &r::octets(only.via));
+        gateway(w, dst, only.via)?;
         if let Some(oif) = oif(only)? {
             w.attr_u32(r::RTA_OIF, oif);
         }
@@ -367,14 +397,14 @@ fn next_hops(
     }
     let mut list = Vec::new();
     for hop in hops {
-        let mut gateway = Wire::default();
-        gateway.attr(r::RTA_GATEWAY, &r::octets(hop.via));
-        let len = u16::try_from(8 + gateway.len()).unwrap_or(u16::MAX);
+        let mut nested = Wire::default();
+        gateway(&mut nested, dst, hop.via)?;
+        let len = u16::try_from(8 + nested.len()).unwrap_or(u16::MAX);
         list.extend_from_slice(&len.to_ne_bytes());
         list.push(if hop.onlink { r::RTNH_F_ONLINK } else { 0 });
         list.push(hop.weight.rtnh_hops());
         list.extend_from_slice(&oif(hop)?.unwrap_or_default().to_ne_bytes());
-        list.extend_from_slice(gateway.as_bytes());
+        list.extend_from_slice(nested.as_bytes());
     }
     w.attr(r::RTA_MULTIPATH, &list);
     Ok(())
@@ -455,7 +485,7 @@ fn unicast(attrs: &[u8], flags: u8, links: &LinkTable) -> Option<Route> {
         return Route::bgp(multipath(list, links)?);
     }
     let onlink = flags & r::RTNH_F_ONLINK != 0;
-    match wire::find(attrs, r::RTA_GATEWAY).and_then(r::address) {
+    match read_gateway(attrs) {
         Some(via) => Route::bgp([NextHop {
             via,
             dev: dev(oif),
@@ -471,7 +501,7 @@ fn multipath(mut list: &[u8], links: &LinkTable) -> Option<Vec<NextHop>> {
     let mut hops = Vec::new();
     while let Some(len) = wire::u16_at(list, 0).map(usize::from).filter(|l| *l >= 8) {
         let (flags, weight) = (*list.get(2)?, *list.get(3)?);
-        let via = wire::find(list.get(8..len)?, r::RTA_GATEWAY).and_then(r::address)?;
+        let via = read_gateway(list.get(8..len)?)?;
         hops.push(NextHop {
             via,
             dev: wire::u32_at(list, 4).and_then(|i| links.name(i)),

@@ -45,7 +45,7 @@ pub enum Route {
 /// One next hop of a route learned by BGP.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NextHop {
-    /// The gateway, of the destination's family.
+    /// The gateway: of the destination's family, or of IPv6 for IPv4 (RFC 8950).
     pub via: IpAddr,
     /// Interface; needed for link-local gateways and for `onlink`.
     pub dev: Option<IfName>,

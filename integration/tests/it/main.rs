@@ -16,3 +16,4 @@ mod network;
 mod plugin;
 mod pods;
 mod racks;
+mod speaker;

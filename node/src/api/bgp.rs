@@ -87,12 +87,14 @@ impl Service for Bgp {
             return Ok(Response::new(PeersReply::default()));
         };
         let statuses = handle.peers().await.map_err(closed)?;
+        let totals = handle.totals().await.map_err(closed)?;
         let now = unix_secs();
         let peers = statuses.iter().map(|status| show::peer(&derived, now, status));
         Ok(Response::new(PeersReply {
             local_as: derived.config.asn,
             router_id: derived.config.router_id.to_string(),
             peers: peers.collect(),
+            warnings: totals.alarms,
         }))
     }
 
@@ -115,7 +117,7 @@ impl Service for Bgp {
     async fn routes(&self, request: Request<RoutesRequest>) -> Result<Response<Self::RoutesStream>, Status> {
         let asked = request.into_inner();
         let (handle, derived) = self.running()?;
-        let (_, peer) = self.meant(&handle, &derived, &asked.peer).await?;
+        let (peers, peer) = self.meant(&handle, &derived, &asked.peer).await?;
         let one = !asked.prefix.is_empty();
         let table = match asked.table() {
             AskedTable::Received => RouteTable::Received,
@@ -136,7 +138,7 @@ impl Service for Bgp {
         let routes = look_up(&handle, query, &asked.prefix).await?;
         let message = |chunk: &[RouteView]| {
             Ok(RoutesReply {
-                routes: chunk.iter().map(show::route).collect(),
+                routes: chunk.iter().map(|r| show::route(&peers, r)).collect(),
             })
         };
         let messages: Vec<_> = routes.chunks(ROUTES_A_MESSAGE).map(message).collect();
@@ -144,7 +146,7 @@ impl Service for Bgp {
     }
 
     async fn reset(&self, request: Request<ResetRequest>) -> Result<Response<ResetReply>, Status> {
-        let ResetRequest { peer, soft } = request.into_inner();
+        let ResetRequest { peer, soft, message } = request.into_inner();
         let (handle, derived) = self.running()?;
         let all = handle.peers().await.map_err(closed)?;
         let meant: Vec<&PeerStatus> = match peer.as_str() {
@@ -152,13 +154,22 @@ impl Service for Bgp {
             "all" => all.iter().collect(),
             text => vec![find::peer(&all, &derived, text)?],
         };
-        let how = if soft { Reset::Soft } else { Reset::Hard };
+        if soft && !message.is_empty() {
+            return Err(Status::invalid_argument(
+                "a soft reset ends no session, so there is nothing to send a message with",
+            ));
+        }
+        let how = if soft {
+            Reset::Soft
+        } else {
+            Reset::Hard { text: message }
+        };
         let mut reply = ResetReply::default();
         for status in meant {
-            let address = status.address.to_string();
+            let address = status.config.name();
             if status.state == PeerState::Established {
                 tracing::info!(peer = %address, soft, "session reset by an operator");
-                handle.reset(status.address, how).await.map_err(closed)?;
+                handle.reset(status.address, how.clone()).await.map_err(closed)?;
             } else {
                 reply.down.push(address.clone());
             }

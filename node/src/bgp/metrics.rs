@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use twill_bgp::view::{PeerState, PrefixCounts};
+use twill_bgp::view::{PeerState, PrefixCounts, Totals};
 use twill_bgp::{Family, PeerStatus};
 
 use super::warnings;
@@ -11,13 +11,80 @@ use crate::api::bgp_counters;
 /// A name behind `twill_bgp_`, what it says, and where the number comes from.
 type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-/// The text of all peers.
-pub(crate) fn text(peers: &[PeerStatus]) -> String {
+/// The text of all peers, and of the speaker as a whole.
+pub(crate) fn text(peers: &[PeerStatus], totals: &Totals) -> String {
     let mut out = String::new();
+    whole(&mut out, totals);
     gauges(&mut out, peers);
     prefixes(&mut out, peers);
     counters(&mut out, peers);
     out
+}
+
+/// Bounds over all peers, and what is used of them.
+fn whole(out: &mut String, totals: &Totals) {
+    let gauges: [Row<Totals>; 10] = [
+        ("routes", "Routes of all peers and families", |t| t.routes),
+        ("routes_limit", "So many routes there may be", |t| {
+            t.limits.routes.into()
+        }),
+        ("attribute_sets", "Distinct sets of path attributes", |t| {
+            t.attribute_sets
+        }),
+        ("attribute_octets", "Octets of these", |t| t.attribute_octets),
+        ("attribute_octets_limit", "So many octets there may be", |t| {
+            t.limits.attribute_octets
+        }),
+        (
+            "unknown_attribute_octets",
+            "Octets of unknown path attributes",
+            |t| t.unknown_octets,
+        ),
+        (
+            "unknown_attribute_octets_limit",
+            "So many of them there may be",
+            |t| t.limits.unknown_octets,
+        ),
+        (
+            "neighbours_pending",
+            "Dynamic neighbours that have no session yet",
+            |t| t.pending,
+        ),
+        ("neighbours_pending_limit", "So many of them there may be", |t| {
+            t.limits.pending.into()
+        }),
+        ("alarms", "Bounds that are near or were met", |t| {
+            t.alarms.len() as u64
+        }),
+    ];
+    let counters: [Row<Totals>; 4] = [
+        (
+            "unknown_attributes_stripped_total",
+            "Announcements taken without their unknown attributes",
+            |t| t.unknown_stripped,
+        ),
+        (
+            "sessions_out_of_resources_total",
+            "Sessions ended with Cease, Out of Resources",
+            |t| t.sessions_exhausted,
+        ),
+        (
+            "connections_refused_total",
+            "Connections closed before a byte was read",
+            |t| t.refused,
+        ),
+        (
+            "session_panics_total",
+            "Panics in the work of sessions, each of which ended one",
+            |t| t.panics,
+        ),
+    ];
+    for (kind, rows) in [("gauge", &gauges[..]), ("counter", &counters[..])] {
+        for (name, help, of) in rows {
+            head(out, name, help, kind);
+            let _ = writeln!(out, "twill_bgp_{name} {}", of(totals));
+        }
+    }
 }
 
 fn gauges(out: &mut String, peers: &[PeerStatus]) {
@@ -62,7 +129,12 @@ fn gauges(out: &mut String, peers: &[PeerStatus]) {
     for (name, help, of) in rows {
         head(out, name, help, "gauge");
         for peer in peers {
-            let _ = writeln!(out, "twill_bgp_{name}{{peer=\"{}\"}} {}", peer.address, of(peer));
+            let _ = writeln!(
+                out,
+                "twill_bgp_{name}{{peer=\"{}\"}} {}",
+                peer.config.name(),
+                of(peer)
+            );
         }
     }
     head(out, "peers", "Peers that are configured or dialled in", "gauge");
@@ -94,7 +166,7 @@ fn prefixes(out: &mut String, peers: &[PeerStatus]) {
                 let _ = writeln!(
                     out,
                     "twill_bgp_{name}{{peer=\"{}\",family=\"{family}\"}} {count}",
-                    peer.address
+                    peer.config.name()
                 );
             }
         }
@@ -102,7 +174,7 @@ fn prefixes(out: &mut String, peers: &[PeerStatus]) {
 }
 
 fn counters(out: &mut String, peers: &[PeerStatus]) {
-    let tables: Vec<_> = peers.iter().map(|p| (p.address, bgp_counters(p))).collect();
+    let tables: Vec<_> = peers.iter().map(|p| (p.config.name(), bgp_counters(p))).collect();
     let Some((_, first)) = tables.first() else { return };
     for (place, (name, _)) in first.iter().enumerate() {
         let name = format!("peer_{name}_total");
@@ -159,7 +231,12 @@ mod tests {
         peer.prefixes.ipv4.received = 81;
         peer.config.prefixes_max = Some(100);
         peer.counters.updates_in = 9;
-        let text = text(&[peer]);
+        let totals = Totals {
+            routes: 81,
+            panics: 2,
+            ..Totals::default()
+        };
+        let text = text(&[peer], &totals);
         for line in [
             "# TYPE twill_bgp_peer_established gauge",
             "twill_bgp_peer_established{peer=\"192.0.2.1\"} 1",
@@ -169,6 +246,11 @@ mod tests {
             "# TYPE twill_bgp_peer_updates_in_total counter",
             "twill_bgp_peer_updates_in_total{peer=\"192.0.2.1\"} 9",
             "twill_bgp_peers 1",
+            "twill_bgp_routes 81",
+            "twill_bgp_routes_limit 10000000",
+            "# TYPE twill_bgp_session_panics_total counter",
+            "twill_bgp_session_panics_total 2",
+            "twill_bgp_peer_session_panics_total{peer=\"192.0.2.1\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in {text}");
         }

@@ -39,7 +39,7 @@ pub(super) async fn follow(speaker: Handle, kernel: kernel::Handle) {
 }
 
 /// What felix says now and did not say before.
-fn news(
+pub(crate) fn news(
     before: &BTreeMap<IpAddr, kernel::Reach>,
     now: &BTreeMap<IpAddr, kernel::Reach>,
 ) -> BTreeMap<IpAddr, Reach> {

@@ -1,6 +1,7 @@
 //! Best paths on their way to the kernel.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use tokio::sync::watch;
@@ -8,6 +9,7 @@ use twill_bgp::net::{BestChanges, Closed, Handle};
 use twill_bgp::view::Converged;
 use twill_bgp::{Best, Families};
 use twill_felix::kernel::{self, routes::HeldRoute};
+use twill_felix::plan::IfName;
 use twill_felix::plan::routes::{NextHop, Route};
 
 use super::Intent;
@@ -22,7 +24,7 @@ pub(super) async fn learn(handle: Handle, kernel: kernel::Handle, intent: watch:
     let mut synced = false;
     loop {
         if !synced && settled(*converged.borrow_and_update()) {
-            if drain(&handle, &mut changes, &kernel, &intent).await.is_err() {
+            if drain(&mut changes, &kernel, &intent).await.is_err() {
                 return;
             }
             tracing::info!("BGP route selection is settled");
@@ -45,20 +47,18 @@ fn settled(converged: Converged) -> bool {
     converged.ipv4 && converged.ipv6
 }
 
-/// Takes every change that is waiting. The speaker answers questions in order, so another answer that comes while no change
-/// does means that none was left.
+/// Takes every change that is waiting.
 async fn drain(
-    handle: &Handle,
     changes: &mut BestChanges,
     kernel: &kernel::Handle,
     intent: &watch::Receiver<Intent>,
 ) -> Result<(), Closed> {
     loop {
-        tokio::select! {
-            biased;
-            batch = changes.next() => program(kernel, intent, batch?),
-            peers = handle.peers() => return peers.map(drop),
+        let batch = changes.waiting().await?;
+        if batch.is_empty() {
+            return Ok(());
         }
+        program(kernel, intent, batch);
     }
 }
 
@@ -74,17 +74,24 @@ fn program(
     kernel.bgp_routes(
         batch
             .into_iter()
-            .map(|(net, best)| (net, best.and_then(|best| route(&net, &best)))),
+            .map(|(net, best)| (net, best.and_then(|best| route(&net, &best, |_| None)))),
     );
 }
 
-/// Gateways of the prefix's own family; another family's cannot be programmed yet.
-pub(crate) fn route(net: &IpNet, best: &Best) -> Option<Route> {
-    let same = best
-        .next_hops
-        .iter()
-        .filter(|hop| hop.is_ipv4() == net.addr().is_ipv4());
-    Route::bgp(same.map(|hop| NextHop::via(*hop)))
+/// Gateways of the prefix's own family, and of IPv6 for IPv4 (RFC 8950); a link-local one with its link, by what `link` calls
+/// it. The kernel takes no others.
+pub(crate) fn route(net: &IpNet, best: &Best, link: impl Fn(u32) -> Option<IfName>) -> Option<Route> {
+    let hop = |hop: &IpAddr| match *hop {
+        IpAddr::V4(_) => net.addr().is_ipv4().then(|| NextHop::via(*hop)),
+        IpAddr::V6(v6) => match twill_bgp::link::split(v6) {
+            (plain, 0) => Some(NextHop::via(plain.into())),
+            (plain, number) => Some(NextHop {
+                dev: Some(link(number)?),
+                ..NextHop::via(plain.into())
+            }),
+        },
+    };
+    Route::bgp(best.next_hops.iter().filter_map(hop))
 }
 
 /// Families of the routes that an earlier process left: blackholes of own blocks, and what it learned. The gateway that
@@ -107,7 +114,7 @@ mod tests {
     use twill_bgp::policy::SessionType;
 
     #[test]
-    fn a_route_has_the_gateways_of_its_own_family() {
+    fn a_route_has_the_gateways_that_its_family_can_have() {
         let best = |hops: &[&str]| Best {
             next_hops: hops.iter().map(|h| h.parse().unwrap()).collect(),
             source: "172.31.0.2".parse().unwrap(),
@@ -117,8 +124,24 @@ mod tests {
         };
         let net: IpNet = "10.244.1.0/26".parse().unwrap();
         let expected = Route::bgp([NextHop::via("172.31.0.2".parse().unwrap())]);
-        assert_eq!(route(&net, &best(&["172.31.0.2", "fd00::2"])), expected);
-        assert_eq!(route(&net, &best(&["fd00::2"])), None);
+        let made = |net: &IpNet, hops: &[&str]| {
+            route(net, &best(hops), |link| (link == 7).then(|| IfName::fixed("up0")))
+        };
+        assert_eq!(made(&net, &["172.31.0.2"]), expected);
+        let over_v6 = Route::bgp([NextHop::via("fd00::2".parse().unwrap())]);
+        assert_eq!(made(&net, &["fd00::2"]), over_v6);
+        let v6: IpNet = "fd44::/64".parse().unwrap();
+        assert_eq!(
+            (made(&v6, &["fd00::2"]), made(&v6, &["172.31.0.2"])),
+            (over_v6, None)
+        );
+        let linked = |link| twill_bgp::link::scoped("fe80::1".parse().unwrap(), link).to_string();
+        let on_link = Route::bgp([NextHop {
+            dev: Some(IfName::fixed("up0")),
+            ..NextHop::via("fe80::1".parse().unwrap())
+        }]);
+        assert_eq!(made(&net, &[&linked(7)]), on_link);
+        assert_eq!(made(&net, &[&linked(8)]), None, "a link that is not there");
     }
 
     #[test]

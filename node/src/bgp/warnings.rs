@@ -37,6 +37,10 @@ pub(crate) fn of(status: &PeerStatus) -> Vec<String> {
             .flat_map(|n| wanted.iter().filter(|f| !n.families.has(*f)));
         out.extend(missing.map(|family| format!("the peer does not offer {family}")));
     }
+    let panics = status.counters.panics;
+    if panics > 0 {
+        out.push(format!("its session panicked {panics} times and was held down"));
+    }
     let bad = status.counters.treated_as_withdraw;
     if bad > 0 {
         out.push(format!("{bad} malformed UPDATEs were treated as withdrawals"));

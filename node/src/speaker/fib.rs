@@ -1,47 +1,61 @@
-//! `fib: kernel`: best paths into the kernel's main table, through felix's route layer (protocol 81). Nothing else of the
-//! kernel is touched.
+//! `fib: kernel`: best paths into the kernel's main table, through felix's route layer (protocol 81), each by the way the
+//! kernel's other routes lead to its next hops. Nothing else of the kernel is touched.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 use twill_bgp::net::{BestChanges, Closed, Handle};
 use twill_bgp::{Best, Families};
-use twill_felix::kernel::NetlinkError;
-use twill_felix::kernel::links::LinkWriter;
-use twill_felix::kernel::routes::{RouteWriter, RoutesApplied, Sweep};
-use twill_felix::plan::routes::Routes;
+use twill_felix::kernel::{self, Fib};
 
-use crate::bgp::{families, route};
+use crate::bgp::{families, reach, route};
 
 /// How soon a route that the kernel refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Answers of the speaker that are taken before the kernel is written to: each write compares the whole table, so that few
+/// are made while a big one comes in.
+const BATCHES_A_TURN: usize = 64;
 
-/// The writer and what it shall hold.
+/// The table and what was said of it.
 pub(super) struct KernelFib {
-    writer: RouteWriter,
-    links: LinkWriter,
-    desired: Routes,
+    fib: Fib,
+    /// A copy of the descriptor by which the kernel tells of changes. It is only waited on; the routes' layer reads.
+    heard: UdpSocket,
     /// Routes of an earlier process may go: selection is settled.
     settled: bool,
     preserved: Families,
+    /// How next hops are reached, as the speaker was told.
+    told: Arc<BTreeMap<IpAddr, kernel::Reach>>,
+    /// Next hops that operators were told of.
+    withheld: BTreeMap<IpAddr, String>,
 }
 
 impl KernelFib {
-    /// Reads what an earlier process left.
-    pub(super) fn open() -> Result<Self, NetlinkError> {
-        let (mut writer, mut links) = (RouteWriter::open()?, LinkWriter::open()?);
-        writer.resync(&links.table()?)?;
-        let held = writer.held().into_iter().flatten();
-        let preserved = families(held);
+    /// Reads what an earlier process left. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// The kernel's routes cannot be had.
+    pub(super) fn open() -> Result<Self> {
+        let fib = Fib::open().context("reading the kernel's routes")?;
+        let preserved = families(fib.held().into_iter().flatten());
+        let heard = std::net::UdpSocket::from(fib.as_fd().try_clone_to_owned()?);
+        heard.set_nonblocking(true)?;
         Ok(Self {
-            writer,
-            links,
-            desired: Routes::new(),
+            fib,
+            heard: UdpSocket::from_std(heard).context("waiting for the kernel's notifications")?,
             settled: false,
             preserved,
+            told: Arc::default(),
+            withheld: BTreeMap::new(),
         })
     }
 
@@ -60,9 +74,9 @@ impl KernelFib {
             followed = self.follow(&handle) => followed,
         };
         drop(handle);
-        self.desired.clear();
+        self.fib.clear();
         self.settled = true;
-        self.apply().await?;
+        self.turn()?;
         followed
     }
 
@@ -70,67 +84,97 @@ impl KernelFib {
         let Ok(mut changes) = handle.best_changes().await else {
             return Ok(());
         };
-        let mut converged = handle.converged();
-        let mut retry = None;
+        let (mut converged, mut wanted) = (handle.converged(), handle.next_hops());
+        let mut retry = false;
         loop {
             if !self.settled && {
                 let now = *converged.borrow_and_update();
                 now.ipv4 && now.ipv6
             } {
-                if self.drain(handle, &mut changes).await.is_err() {
-                    return Ok(());
-                }
+                while self.gather(&mut changes).await? {}
                 self.settled = true;
-                retry = self.apply().await?;
+                retry = self.write(handle).await?;
             }
             tokio::select! {
                 batch = changes.next() => match batch {
                     Ok(batch) => {
                         self.take(batch);
-                        retry = self.apply().await?;
+                        self.gather(&mut changes).await?;
                     }
                     Err(Closed) => return Ok(()),
                 },
-                _ = converged.changed(), if !self.settled => {}
-                () = tokio::time::sleep(RETRY), if retry.is_some() => retry = self.apply().await?,
+                changed = wanted.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    self.fib.track(Arc::clone(&wanted.borrow_and_update()));
+                    // An address that was forgotten and asked for again between two looks must be spoken of again.
+                    self.told = Arc::default();
+                }
+                ready = self.heard.readable() => {
+                    ready.context("waiting for the kernel's notifications")?;
+                    // What comes from now on wakes again; what has come is read below.
+                    let _ = self.heard.try_io::<()>(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
+                }
+                _ = converged.changed(), if !self.settled => continue,
+                () = tokio::time::sleep(RETRY), if retry => {}
             }
+            retry = self.write(handle).await?;
         }
     }
 
-    /// Takes every change that is waiting: the speaker answers in order, so another answer says that none was left.
-    async fn drain(&mut self, handle: &Handle, changes: &mut BestChanges) -> Result<(), Closed> {
-        loop {
-            tokio::select! {
-                biased;
-                batch = changes.next() => self.take(batch?),
-                peers = handle.peers() => return peers.map(drop),
+    /// Takes changes that are waiting; whether there may be more. A speaker that has ended has none.
+    async fn gather(&mut self, changes: &mut BestChanges) -> Result<bool> {
+        for _ in 0..BATCHES_A_TURN {
+            match changes.waiting().await {
+                Ok(batch) if !batch.is_empty() => self.take(batch),
+                Ok(_) | Err(Closed) => return Ok(false),
             }
         }
+        Ok(true)
     }
 
     fn take(&mut self, batch: BTreeMap<IpNet, Option<Best>>) {
-        for (net, best) in batch {
-            match best.and_then(|best| route(&net, &best)) {
-                Some(route) => drop(self.desired.insert(net, route)),
-                None => drop(self.desired.remove(&net)),
-            }
-        }
+        let fib = &mut self.fib;
+        let routes: Vec<_> = batch
+            .into_iter()
+            .map(|(net, best)| {
+                (
+                    net,
+                    best.and_then(|best| route(&net, &best, |link| fib.link(link))),
+                )
+            })
+            .collect();
+        fib.learn(routes);
     }
 
-    /// Makes the kernel hold what it should; how many routes it refused, if any.
-    async fn apply(&mut self) -> Result<Option<usize>> {
-        let applied: RoutesApplied = tokio::task::block_in_place(|| -> Result<_, NetlinkError> {
-            let sweep = Sweep {
-                own: false,
-                bgp: self.settled,
-            };
-            self.writer.apply(&self.desired, &self.links.table()?, sweep)
-        })
-        .context("writing the kernel's routes")?;
-        let failed = applied.failed.len();
-        if let Some((net, why)) = applied.failed.first_key_value() {
+    /// Makes the kernel hold what it should, and tells the speaker how next hops are reached; whether routes were refused.
+    async fn write(&mut self, handle: &Handle) -> Result<bool> {
+        let (refused, told) = self.turn()?;
+        if !Arc::ptr_eq(&self.told, &told) {
+            let news = reach::news(&self.told, &told);
+            self.told = told;
+            // Ended is as good as told.
+            let _ = handle.next_hops_reached(news).await;
+        }
+        Ok(refused)
+    }
+
+    fn turn(&mut self) -> Result<(bool, Arc<BTreeMap<IpAddr, kernel::Reach>>)> {
+        let settled = self.settled;
+        let fib = &mut self.fib;
+        let turn =
+            tokio::task::block_in_place(|| fib.turn(settled)).context("writing the kernel's routes")?;
+        let failed = turn.applied.failed.len();
+        if let Some((net, why)) = turn.applied.failed.first_key_value() {
             tracing::debug!(failed, %net, why, "the kernel refused routes; they are tried again");
         }
-        Ok(Some(failed).filter(|n| *n > 0))
+        for (next_hop, reason) in &turn.withheld.next_hops {
+            if self.withheld.get(next_hop) != Some(reason) {
+                tracing::warn!(%next_hop, %reason, routes = turn.withheld.routes, "routes are kept back: their next hop is not reached");
+            }
+        }
+        self.withheld = turn.withheld.next_hops;
+        Ok((failed > 0, turn.reach))
     }
 }

@@ -15,14 +15,14 @@ const TABLE_INTERVAL_SECS: u32 = 300;
 const STATISTICS_SECS: u32 = 60;
 
 /// `bfd: true`, or its parameters; intervals in milliseconds.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(untagged, expecting = "true, false, or minTx, minRx, multiplier, multihop")]
 pub(super) enum Bfd {
     Switch(bool),
     Params(BfdParams),
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct BfdParams {
     min_tx: Option<u32>,

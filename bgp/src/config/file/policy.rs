@@ -15,23 +15,7 @@ use std::sync::Arc;
 pub(super) struct PolicyEntry {
     #[serde(default)]
     terms: Vec<TermEntry>,
-    default: VerdictName,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum VerdictName {
-    Accept,
-    Reject,
-}
-
-impl From<VerdictName> for Verdict {
-    fn from(name: VerdictName) -> Self {
-        match name {
-            VerdictName::Accept => Self::Accept,
-            VerdictName::Reject => Self::Reject,
-        }
-    }
+    default: Verdict,
 }
 
 #[derive(Deserialize)]
@@ -43,7 +27,7 @@ struct TermEntry {
     when: Match,
     #[serde(default)]
     set: Set,
-    then: Option<VerdictName>,
+    then: Option<Verdict>,
 }
 
 /// All that is given must hold; of a list, one.
@@ -63,7 +47,7 @@ struct Match {
     next_hop: Option<Vec<IpNet>>,
     med: Option<Bounds>,
     local_pref: Option<Bounds>,
-    origin: Option<Vec<OriginName>>,
+    origin: Option<Vec<Origin>>,
 }
 
 #[derive(Deserialize)]
@@ -95,31 +79,13 @@ enum FromName {
     External,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum OriginName {
-    Igp,
-    Egp,
-    Incomplete,
-}
-
-impl From<OriginName> for Origin {
-    fn from(name: OriginName) -> Self {
-        match name {
-            OriginName::Igp => Self::Igp,
-            OriginName::Egp => Self::Egp,
-            OriginName::Incomplete => Self::Incomplete,
-        }
-    }
-}
-
 /// What changes, in this order.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Set {
     local_pref: Option<u32>,
     med: Option<u32>,
-    origin: Option<OriginName>,
+    origin: Option<Origin>,
     communities: Option<Vec<String>>,
     add_communities: Option<Vec<String>>,
     remove_communities: Option<Vec<String>>,
@@ -170,7 +136,7 @@ impl PolicyEntry {
             self.terms.into_iter().map(TermEntry::term).collect();
         Ok(Arc::new(Policy {
             terms: terms?,
-            default: self.default.into(),
+            default: self.default,
         }))
     }
 }
@@ -181,7 +147,7 @@ impl TermEntry {
             name: self.name,
             when: self.when.conditions()?,
             then: self.set.actions()?,
-            verdict: self.then.map(Into::into),
+            verdict: self.then,
         })
     }
 }
@@ -215,8 +181,7 @@ impl Match {
         when.extend(self.med.map(med));
         let local_pref = |Bounds { ge: least, le: most }| Condition::LocalPref { least, most };
         when.extend(self.local_pref.map(local_pref));
-        let origins = |any: Vec<OriginName>| Condition::Origin(any.into_iter().map(Into::into).collect());
-        when.extend(self.origin.map(origins));
+        when.extend(self.origin.map(Condition::Origin));
         Ok(when)
     }
 }
@@ -226,7 +191,7 @@ impl Set {
         let mut then = Vec::new();
         then.extend(self.local_pref.map(Action::LocalPref));
         then.extend(self.med.map(|med| Action::Med(Some(med))));
-        then.extend(self.origin.map(|o| Action::Origin(o.into())));
+        then.extend(self.origin.map(Action::Origin));
         then.extend(standard(self.communities)?.map(Action::SetCommunities));
         then.extend(standard(self.add_communities)?.map(Action::AddCommunities));
         then.extend(standard(self.remove_communities)?.map(Action::RemoveCommunities));

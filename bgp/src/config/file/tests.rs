@@ -1,5 +1,7 @@
 use super::*;
+use crate::config::{RemovePrivate, Secret, Timers};
 use crate::policy::Policy;
+use std::time::Duration;
 
 const WHOLE: &str = r#"
 asNumber: 65000
@@ -326,4 +328,111 @@ peers:
     refused(&minimal(
         "peers: [{address: 192.0.2.1, asNumber: 65001, bfd: {min: 100}}]",
     ));
+}
+
+#[test]
+fn a_peer_has_what_its_group_says_unless_it_says_otherwise() {
+    let file = parse(&minimal(
+        "defaults: {holdTime: 30}
+groups:
+  racks: {asNumber: 65001, holdTime: 9, passive: true, password: s3cret, maxPeers: 7, keepaliveTime: 3}
+peers:
+  - {address: 192.0.2.1, group: racks}
+  - {address: 192.0.2.2, group: racks, asNumber: 65002, holdTime: 12, passive: false}
+  - {range: 198.18.0.0/16, group: racks}
+  - {address: 192.0.2.3, asNumber: 65003}
+",
+    ));
+    let said = |p: &PeerConfig| {
+        let key = p.password.is_some();
+        (p.asn, p.timers.hold_secs, p.passive, key)
+    };
+    let peers: Vec<_> = file.config.peers.iter().map(said).collect();
+    assert_eq!(
+        peers,
+        [
+            (65001, 9, true, true),
+            (65002, 12, false, true),
+            (65003, 30, false, false)
+        ]
+    );
+    let keepalive = file.config.peers[0].timers.keepalive;
+    assert_eq!(keepalive, Some(Duration::from_secs(3)));
+    let range = &file.config.ranges[0];
+    assert_eq!(
+        (range.peers_max, said(&range.template)),
+        (7, (65001, 9, true, true))
+    );
+}
+
+#[test]
+fn a_group_that_is_none_is_refused_by_name() {
+    let check = |text: &str, words: &[&str]| {
+        let error = refused(&minimal(text));
+        assert!(words.iter().all(|w| error.contains(w)), "{error}");
+    };
+    check("groups: {racks: {holdTme: 9}}", &["line 3", "holdTme"]);
+    check("groups: {racks: {address: 192.0.2.1}}", &["groups.racks"]);
+    check("groups: {racks: {group: racks}}", &["groups.racks"]);
+    check(
+        "peers: [{address: 192.0.2.1, asNumber: 1, group: racks}]",
+        &["peers[0] (192.0.2.1)", "groups"],
+    );
+    check(
+        "groups: {racks: {holdTime: 9}}\npeers: [{address: 192.0.2.1, group: racks}]",
+        &["peers[0]", "asNumber"],
+    );
+}
+
+#[test]
+fn bounds_over_all_peers_and_metrics_have_their_keys() {
+    let file = parse(&minimal(
+        "limits: {routes: 5, attributeOctets: 6, unknownAttributeOctets: 7, pendingNeighbours: 8}
+metrics: {address: 127.0.0.1}
+",
+    ));
+    let limits = Limits {
+        routes: 5,
+        attribute_octets: 6,
+        unknown_octets: 7,
+        pending: 8,
+    };
+    assert_eq!(file.config.limits, limits);
+    assert_eq!(file.metrics, Some("127.0.0.1:9091".parse().unwrap()));
+    assert_eq!(parse(&minimal("")).config.limits, Limits::default());
+    refused(&minimal("limits: {prefixes: 5}"));
+    refused(&minimal("metrics: {port: 5}"));
+}
+
+#[test]
+fn a_peer_may_be_an_interface_or_an_address_there() {
+    let file = parse(&minimal(
+        "peers:
+  - {interface: eth0, asNumber: 65001}
+  - {interface: eth1, asNumber: 65001}
+  - {address: \"fe80::1%eth0\", asNumber: 65002}
+  - {address: \"fe80::1\", interface: eth1, asNumber: 65003}
+",
+    ));
+    let names: Vec<String> = file.config.peers.iter().map(PeerConfig::name).collect();
+    assert_eq!(names, ["eth0", "eth1", "fe80::1%eth0", "fe80::1%eth1"]);
+    assert_eq!(file.config.peers[0].families, Families::BOTH);
+    let check = |peer: &str, words: &[&str]| {
+        let error = refused(&minimal(&format!("peers: [{{{peer}, asNumber: 65001}}]")));
+        assert!(words.iter().all(|w| error.contains(w)), "{error}");
+    };
+    check("address: \"fe80::1\"", &["fe80::1", "interface"]);
+    check(
+        "address: 192.0.2.1, interface: eth0",
+        &["192.0.2.1", "link-local"],
+    );
+    check(
+        "address: \"fe80::1%eth0\", interface: eth1",
+        &["fe80::1%eth0", "already"],
+    );
+    check("interface: a-name-that-is-too-long", &["15 octets"]);
+    check("interface: eth0, password: s3cret", &["eth0", "key"]);
+    check("interface: eth0, range: 10.0.0.0/8", &["both"]);
+    let twice = "peers: [{interface: eth0, asNumber: 1}, {interface: eth0, asNumber: 1}]";
+    assert!(refused(&minimal(twice)).contains("twice"));
 }

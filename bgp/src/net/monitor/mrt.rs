@@ -1,7 +1,7 @@
 //! MRT files: the table, whole, every so often; and what sessions say, as it happens. Files are written off the runtime's
 //! threads.
 
-use super::{Request, Source};
+use super::{Request, Source, Subscription};
 use crate::family::Family;
 use crate::monitor::mrt::{self, TableDump};
 use std::fs::{File, OpenOptions};
@@ -82,9 +82,10 @@ async fn dump_table(path: &Path, source: &Source) -> io::Result<Option<()>> {
     Ok(Some(()))
 }
 
-/// Appends what sessions say to a file.
-pub(super) async fn record_updates(path: PathBuf, source: Source) {
-    while let Err(error) = record(&path, &source).await {
+/// Appends what sessions say to a file, from the moment on from which `subscription` is.
+pub(super) async fn record_updates(path: PathBuf, source: Source, subscription: Subscription) {
+    let mut subscription = Some(subscription);
+    while let Err(error) = record(&path, &source, &mut subscription).await {
         tracing::warn!(file = %path.display(), %error, "mrt updates are not recorded; trying again");
         if source
             .stop
@@ -97,16 +98,21 @@ pub(super) async fn record_updates(path: PathBuf, source: Source) {
     }
 }
 
-async fn record(path: &Path, source: &Source) -> io::Result<()> {
+/// While the file cannot be had, what happens waits in the subscription, as much as fits there.
+async fn record(path: &Path, source: &Source, subscription: &mut Option<Subscription>) -> io::Result<()> {
     let open = path.to_owned();
     let mut file = blocking(move || OpenOptions::new().create(true).append(true).open(open)).await?;
-    let Some(mut subscription) = source.subscribe(false).await else {
-        return Ok(());
-    };
-    loop {
-        let next = source.stop.run_until_cancelled(subscription.next()).await;
-        let Some(next) = next else { return Ok(()) };
-        let batch = next.ok_or_else(|| io::Error::other("the disk does not keep up"))?;
+    if subscription.is_none() {
+        *subscription = source.subscribe(false).await;
+    }
+    while let Some(current) = subscription {
+        let Some(next) = source.stop.run_until_cancelled(current.next()).await else {
+            return Ok(());
+        };
+        let Some(batch) = next else {
+            *subscription = None;
+            return Err(io::Error::other("the disk does not keep up"));
+        };
         let mut out = Vec::new();
         for event in &batch.1 {
             mrt::event(&mut out, event, batch.0);
@@ -115,4 +121,5 @@ async fn record(path: &Path, source: &Source) -> io::Result<()> {
             file = write(file, out).await?;
         }
     }
+    Ok(())
 }

@@ -302,3 +302,31 @@ fn a_changed_import_policy_asks_for_the_routes_again_and_a_changed_export_policy
     assert_eq!(bench.best(NET), Some((ip(A), Some(7))));
     assert_eq!(bench.resets, []);
 }
+
+#[test]
+fn over_a_link_without_addresses_both_families_go_by_our_link_local_address() {
+    let b = PeerConfig::on_link("eth0", None, 65003);
+    let address = b.address.to_string();
+    let mut bench = Bench::down(Config {
+        peers: vec![plain(A, 65002), b],
+        ..Config::new(OWN_ASN, Ipv4Addr::new(10, 0, 0, 1))
+    });
+    bench.up_with(ip(A), |_| ());
+    bench.up_with(ip(&address), |s| s.local_address = ip("fe80:0:0:7::9"));
+    bench.announce(A, NET, &Route::of(&[65002]));
+    let six = "fd18::/64";
+    bench.originate(&[(six, Origination::default())]);
+    bench.settle();
+    for prefix in [NET, six] {
+        let held = bench.held(&address, prefix).unwrap();
+        assert_eq!(held.hop.map(crate::link::plain), Some(ip("fe80::9")), "{prefix}");
+    }
+    // What is learned there is passed on with our own address.
+    let over = Route {
+        hop: Some(ip("fe80:0:0:7::1")),
+        ..Route::of(&[65003])
+    };
+    bench.announce(&address, "198.18.9.0/24", &over);
+    bench.settle();
+    assert_eq!(bench.held(A, "198.18.9.0/24").unwrap().hop, Some(ip("10.0.0.1")));
+}

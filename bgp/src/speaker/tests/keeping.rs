@@ -206,3 +206,28 @@ fn nearly_too_many_prefixes_are_told_once_and_too_many_end_the_session() {
     bench.settle();
     assert_eq!(bench.resets, [(ip(A), Notification::max_prefixes(V4, 10))]);
 }
+
+#[test]
+fn the_fib_hears_that_a_route_is_kept_and_that_it_is_good_again() {
+    let mut bench = Bench::new(vec![peer(A, 65002, None), peer(B, OWN_ASN, None)]);
+    bench.speaker.subscribe();
+    bench.announce(A, ONE, &Route::of(&[65002]));
+    bench.announce(B, TWO, &Route::of(&[]));
+    bench.settle();
+    let news = |bench: &mut Bench| -> Vec<(String, bool)> {
+        bench.settle();
+        let changes = bench.speaker.best_changes().into_iter();
+        changes
+            .map(|(net, best)| (net.to_string(), best.unwrap().stale))
+            .collect()
+    };
+    assert_eq!(
+        news(&mut bench),
+        [(ONE.to_owned(), false), (TWO.to_owned(), false)]
+    );
+    bench.lose(A);
+    assert_eq!(news(&mut bench), [(ONE.to_owned(), true)]);
+    bench.up_with(ip(A), |_| ());
+    bench.announce(A, ONE, &Route::of(&[65002]));
+    assert_eq!(news(&mut bench), [(ONE.to_owned(), false)]);
+}

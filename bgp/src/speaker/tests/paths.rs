@@ -144,3 +144,45 @@ fn without_the_relaxation_only_equal_as_paths_forward_together() {
         assert_eq!(best.next_hops.len(), hops);
     }
 }
+
+#[test]
+fn a_peers_own_paths_do_not_count_among_those_it_is_sent() {
+    const C: &str = "10.0.0.6";
+    let mut bench = Bench::new(vec![
+        several(A, 65002, 2),
+        several(B, 65003, 2),
+        several(C, 65004, 2),
+        several(MANY, 65005, 2),
+    ]);
+    bench.announce(A, NET, &Route::of(&[65002]).id(1));
+    bench.announce(B, NET, &Route::of(&[65003, 7]).id(1));
+    bench.announce(C, NET, &Route::of(&[65004, 7, 7]).id(1));
+    bench.settle();
+    let ours = |paths: &[&str]| -> BTreeSet<String> { paths.iter().map(|p| format!("64512 {p}")).collect() };
+    assert_eq!(paths(&bench, MANY), ours(&["65002", "65003 7"]));
+    assert_eq!(paths(&bench, C), ours(&["65002", "65003 7"]));
+    assert_eq!(paths(&bench, A), ours(&["65003 7", "65004 7 7"]));
+    assert_eq!(paths(&bench, B), ours(&["65002", "65004 7 7"]));
+    let sent = |bench: &Bench, of: &str| {
+        let id = bench.peers[&ip(of)].id;
+        bench.speaker.prefix_counts()[&id].ipv4.advertised
+    };
+    assert_eq!([A, B, C, MANY].map(|p| sent(&bench, p)), [2, 2, 2, 2]);
+    // The third becomes one of the first two for all, and A has what it had.
+    bench.withdraw(B, NET, 1);
+    bench.settle();
+    assert_eq!(paths(&bench, MANY), ours(&["65002", "65004 7 7"]));
+    assert_eq!(paths(&bench, A), ours(&["65004 7 7"]));
+    assert_eq!(paths(&bench, B), ours(&["65002", "65004 7 7"]));
+    assert_eq!(paths(&bench, C), ours(&["65002"]));
+    // And the other way round.
+    bench.announce(B, NET, &Route::of(&[65003]).id(1));
+    bench.settle();
+    assert_eq!(paths(&bench, A), ours(&["65003", "65004 7 7"]));
+    assert_eq!(paths(&bench, C), ours(&["65002", "65003"]));
+    bench.withdraw(A, NET, 1);
+    bench.withdraw(C, NET, 1);
+    bench.settle();
+    assert_eq!(paths(&bench, B), set(&[]));
+    assert_eq!(paths(&bench, A), ours(&["65003"]));
+}

@@ -21,6 +21,7 @@ pub(super) struct Parsed<'a> {
     pub(super) unreach: Option<(Option<Family>, &'a [u8])>,
     as4_path: Option<&'a [u8]>,
     as4_aggregator: Option<&'a [u8]>,
+    unknown_octets: usize,
     pub(super) withdraw: Option<Fault>,
     pub(super) verdicts: Vec<Verdict>,
 }
@@ -61,6 +62,13 @@ impl<'a> Parsed<'a> {
                 _ if twice => parsed.say(kind, Action::AttributeDiscard, "attribute stands twice"),
                 code::MP_REACH | code::MP_UNREACH => parsed.multiprotocol(flags, kind, value, context)?,
                 _ => match check::check(flags, kind, value, context) {
+                    Outcome::Keep if parsed.too_much_unknown(kind, value) => {
+                        parsed.say(
+                            kind,
+                            Action::AttributeDiscard,
+                            "unknown attributes are too long together",
+                        );
+                    }
                     Outcome::Keep => parsed.keep(flags, kind, value, context),
                     Outcome::Drop => {}
                     Outcome::Discard(fault) => parsed.say(kind, Action::AttributeDiscard, fault.reason),
@@ -69,6 +77,19 @@ impl<'a> Parsed<'a> {
             }
         }
         Ok(parsed)
+    }
+
+    /// Counts the octets that we do not know: one route carries only so many of them.
+    fn too_much_unknown(&mut self, kind: u8, value: &[u8]) -> bool {
+        if attr::is_recognised(kind) || matches!(kind, code::AS4_PATH | code::AS4_AGGREGATOR) {
+            return false;
+        }
+        let together = self.unknown_octets + value.len();
+        let fits = together <= check::UNKNOWN_OCTETS_MAX;
+        if fits {
+            self.unknown_octets = together;
+        }
+        !fits
     }
 
     fn keep(&mut self, flags: u8, kind: u8, value: &'a [u8], context: &UpdateContext) {

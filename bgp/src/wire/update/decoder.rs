@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 /// Attribute lists that a decoder remembers: a peer that sends the same set again is not parsed again.
 const CACHE_SLOTS: usize = 256;
+/// Longer lists are rare, and remembering them would cost a session megabytes.
+const REMEMBERED_OCTETS_MAX: usize = 1024;
 
 /// Decodes the UPDATEs of one session.
 #[derive(Debug)]
@@ -192,7 +194,9 @@ impl Decoder {
 
     /// Only lists whose parsing had nothing to say may be remembered: verdicts are counted each time.
     fn remember(&mut self, list: &[u8], set: &Arc<AttrSet>) {
-        if let Some(slot) = self.cache.get_mut(Self::slot(list)) {
+        if list.len() <= REMEMBERED_OCTETS_MAX
+            && let Some(slot) = self.cache.get_mut(Self::slot(list))
+        {
             *slot = Some(Remembered {
                 list: list.into(),
                 set: Arc::clone(set),

@@ -2,6 +2,7 @@
 
 use super::{UpdateContext, UpdateError};
 use crate::family::Family;
+use crate::link;
 use crate::wire::attr::NextHopValue;
 use crate::wire::check;
 use std::net::Ipv6Addr;
@@ -30,7 +31,12 @@ pub(super) fn read(
         second => Some(<[u8; 16]>::try_from(second).map_err(|_| UpdateError::OptionalAttribute)?),
     };
     let second = second.map(Ipv6Addr::from).filter(Ipv6Addr::is_unicast_link_local);
+    // Nobody says by an address which link it is on: that is known of the session, or not at all.
+    let on_link = |a| link::scoped(a, context.link());
+    let (first, second) = (on_link(first), second.map(on_link));
     Ok(match second {
+        // Where the session itself is on a link, the neighbour is reached there, whatever else it is reached by.
+        Some(link_local) if context.link() != 0 => NextHopValue::V6(link_local, None),
         // A speaker without a global address sends nothing but its link-local one in the second place.
         Some(link_local) if first.is_unspecified() => NextHopValue::V6(link_local, None),
         second => NextHopValue::V6(first, second.filter(|s| *s != first)),
@@ -43,7 +49,8 @@ pub(super) fn is_lawful(next_hop: NextHopValue, context: &UpdateContext) -> bool
         NextHopValue::SelfAddress => false,
         NextHopValue::V4(a) => check::is_next_hop_v4(a, context),
         NextHopValue::V6(a, _) => {
-            !a.is_unspecified() && !a.is_loopback() && !a.is_multicast() && !context.is_own(a.into())
+            let own = context.is_own(link::split(a).0.into());
+            !a.is_unspecified() && !a.is_loopback() && !a.is_multicast() && !own
         }
     }
 }

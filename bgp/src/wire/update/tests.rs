@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::prefix::Prefix;
-use crate::wire::as_path;
+use crate::wire::{NextHopValue, as_path};
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
@@ -541,4 +541,64 @@ proptest! {
         nlri::read::<V6>(&out, PathIds::Absent, &mut back).unwrap();
         prop_assert!(v6.is_martian() || back[0].prefix == v6);
     }
+}
+
+/// The next hop that is read of MP_REACH with these octets for one, on a session whose own address is this.
+fn hop_on(own: &str, next_hop: &[&str]) -> Option<NextHopValue> {
+    let octets: Vec<u8> = next_hop
+        .iter()
+        .flat_map(|a| a.parse::<std::net::Ipv6Addr>().unwrap().octets())
+        .collect();
+    let mut decoder = Decoder::new(UpdateContext {
+        own_addresses: vec![own.parse().unwrap()],
+        ..context(SessionType::Ebgp)
+    });
+    let attrs = [
+        &origin()[..],
+        &path(),
+        &reach(&octets, &[64, 0xfd, 0x18, 0, 0, 0, 0, 0, 0]),
+    ]
+    .concat();
+    let mut routes = Routes::default();
+    decoder.decode(&update(&[], &attrs, &[]), &mut routes).unwrap();
+    routes.ops.iter().find_map(|op| match op {
+        Op::Announce(_, set, _) => Some(set.next_hop()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_link_local_next_hop_is_on_the_link_of_the_session_and_of_no_other() {
+    let v6 = |a: &str| -> std::net::Ipv6Addr { a.parse().unwrap() };
+    let on_seven = "fe80:0:0:7::9";
+    let there = Some(NextHopValue::V6(v6("fe80:0:0:7::1"), None));
+    assert_eq!(hop_on(on_seven, &["fe80::1"]), there);
+    assert_eq!(hop_on(on_seven, &["2001:db8::1", "fe80::1"]), there);
+    assert_eq!(hop_on(on_seven, &["::", "fe80::1"]), there);
+    // What the peer writes where the link stands with us means nothing.
+    assert_eq!(hop_on(on_seven, &["fe80:0:0:8::1"]), there);
+    let nowhere = Some(NextHopValue::V6(v6("fe80::1"), None));
+    assert_eq!(hop_on("2001:db8::9", &["fe80:0:0:8::1"]), nowhere);
+    let both = NextHopValue::V6(v6("2001:db8::1"), Some(v6("fe80::1")));
+    assert_eq!(hop_on("2001:db8::9", &["2001:db8::1", "fe80::1"]), Some(both));
+    // Nor are we our own next hop, however it is written.
+    assert_eq!(hop_on("2001:db8::9", &["2001:db8::9"]), None);
+}
+
+#[test]
+fn one_route_carries_so_many_octets_of_unknown_attributes() {
+    let mut attrs = [origin(), path(), hop()].concat();
+    for code in 90..94 {
+        attrs.extend(attr(0xc0, code, &[code; 1500]));
+    }
+    let mut routes = Routes::default();
+    let mut decoder = Decoder::new(context(SessionType::Ebgp));
+    let verdicts = decoder.decode(&update(&[], &attrs, NLRI), &mut routes).unwrap();
+    let discarded: Vec<Option<u8>> = verdicts.iter().map(|v| v.attribute).collect();
+    assert_eq!(discarded, [Some(92), Some(93)]);
+    let Some(Op::Announce(_, set, _)) = routes.ops.first() else {
+        panic!("{:?}", routes.ops)
+    };
+    assert_eq!(set.rank().unknown_octets, 3000);
+    assert!(set.value(91).is_some() && set.value(92).is_none());
 }

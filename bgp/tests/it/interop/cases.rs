@@ -264,7 +264,10 @@ pub(super) async fn too_many_prefixes_end_the_session(kind: Kind) {
     let enough = config(peers(SETUP.asn, |p| p.prefixes_max = Some(2)));
     ours.handle.configure(enough).await.unwrap();
     ours.handle
-        .reset(at("10.9.0.2"), twill_bgp::net::Reset::Hard)
+        .reset(
+            at("10.9.0.2"),
+            twill_bgp::net::Reset::Hard { text: String::new() },
+        )
         .await
         .unwrap();
 }

@@ -24,6 +24,7 @@ pub(super) async fn run(mut client: BgpClient<Channel>, format: Format) -> Resul
             "localAS": reply.local_as,
             "routerID": reply.router_id,
             "peers": reply.peers.iter().map(value).collect::<Vec<_>>(),
+            "warnings": reply.warnings,
         })
     };
     if !whole(format, all)? {
@@ -90,10 +91,12 @@ fn text(reply: &PeersReply, wide: bool) -> String {
         cells
     };
     let rows: Vec<_> = reply.peers.iter().map(row).collect();
+    let warnings = reply.warnings.iter().map(|w| format!("warning: {w}\n"));
     format!(
-        "local AS {}, router id {}\n\n{}",
+        "local AS {}, router id {}\n{}\n{}",
         reply.local_as,
         reply.router_id,
+        warnings.collect::<String>(),
         table::plain(&headings, &rows)
     )
 }

@@ -10,6 +10,10 @@ use crate::plan::IfName;
 use crate::plan::routes::{Route, Routes};
 use crate::plan::underlay::{Reached, Underlay, Unreached};
 
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 /// What is known of next hops.
 #[derive(Debug, Default)]
 pub(super) struct Hops {
@@ -54,7 +58,10 @@ impl Hops {
             let Route::Bgp(hops) = route else { continue };
             let mut resolved = Vec::with_capacity(hops.len());
             for hop in hops {
-                if let Ok(reached) = self.reach(hop.via) {
+                // A link-local gateway is a neighbour on the link that comes with it, and on no other.
+                if hop.dev.is_some() && is_link_local(hop.via) {
+                    resolved.push(hop.clone());
+                } else if let Ok(reached) = self.reach(hop.via) {
                     resolved.extend(reached.resolve(hop));
                 }
             }

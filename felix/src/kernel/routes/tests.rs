@@ -156,6 +156,10 @@ fn all_forms() -> Routes {
         (net("10.0.0.0/26"), Route::Blackhole),
         (net("169.254.1.1/32"), Route::ProxyArpGateway),
         (net("10.0.1.0/26"), bgp(&["172.31.0.2"])),
+        // RFC 8950.
+        (net("10.0.4.0/26"), bgp(&["fd31::1"])),
+        (net("10.0.5.0/26"), bgp(&["fd31::1", "172.31.0.2"])),
+        (net("10.0.6.0/26"), Route::bgp([link_local.clone()]).unwrap()),
         (net("10.0.2.0/26"), Route::bgp([onlink]).unwrap()),
         (
             net("10.0.3.0/26"),
@@ -179,7 +183,7 @@ fn every_form_of_route_is_written_read_back_and_removed() {
     node(|writer, links| {
         let before = run("ip -4 route show table main") + &run("ip -6 route show table main");
         let applied = writer.apply(&all_forms(), links, ALL).unwrap();
-        assert_eq!((applied.written, applied.failed.len()), (11, 0), "{applied:?}");
+        assert_eq!((applied.written, applied.failed.len()), (14, 0), "{applied:?}");
         assert!(!writer.resync(links).unwrap(), "{:#?}", writer.held());
         let again = writer.apply(&all_forms(), links, ALL).unwrap();
         assert_eq!((again.written, again.deleted), (0, 0));
@@ -190,10 +194,13 @@ fn every_form_of_route_is_written_read_back_and_removed() {
             "10.0.1.0/26 via 172.31.0.2 dev up0 proto 81 metric 1024",
             "10.0.2.0/26 via 192.0.2.7 dev up0 proto 81 metric 1024 onlink",
             "nexthop via 172.31.0.3 dev up0 weight 5",
+            "10.0.4.0/26 via inet6 fd31::1 dev up0 proto 81 metric 1024",
+            "nexthop via inet6 fd31::1 dev up0 weight 1",
+            "10.0.6.0/26 via inet6 fe80::1 dev up0 proto 81 metric 1024",
         ] {
             assert!(listed.contains(line), "{line}\n{listed}");
         }
-        assert_eq!(writer.apply(&Routes::new(), links, ALL).unwrap().deleted, 11);
+        assert_eq!(writer.apply(&Routes::new(), links, ALL).unwrap().deleted, 14);
         assert_eq!(
             run("ip -4 route show table main") + &run("ip -6 route show table main"),
             before
@@ -269,7 +276,7 @@ fn stale_routes_of_a_former_life_stay_until_told() {
             5
         );
         assert!(run("ip route show").contains("proto 81"));
-        assert_eq!(heir.apply(&Routes::new(), links, ALL).unwrap().deleted, 6);
+        assert_eq!(heir.apply(&Routes::new(), links, ALL).unwrap().deleted, 9);
     });
 }
 
@@ -312,6 +319,7 @@ fn a_route_without_its_link_or_gateway_is_tried_again() {
             ),
             (net("10.0.9.0/24"), bgp(&["198.51.100.1"])),
             (net("10.0.1.0/24"), bgp(&["172.31.0.2"])),
+            (net("fd09::/64"), bgp(&["172.31.0.2"])),
         ]);
         let applied = writer.apply(&desired, links, ALL).unwrap();
         assert_eq!(applied.written, 1);
@@ -320,12 +328,16 @@ fn a_route_without_its_link_or_gateway_is_tried_again() {
             applied.failed[&net("10.0.9.0/24")].contains("invalid gateway"),
             "{applied:?}"
         );
+        assert!(
+            applied.failed[&net("fd09::/64")].contains("no IPv4 gateway"),
+            "{applied:?}"
+        );
         run("ip address add 198.51.100.9/24 dev up0");
         run("ip link add cali7 type veth peer name pod7");
         run("ip link set cali7 up");
         let links = LinkTable::read(&mut Socket::open(Protocol::Route).unwrap()).unwrap();
         let applied = writer.apply(&desired, &links, ALL).unwrap();
-        assert_eq!((applied.written, applied.failed.len()), (2, 0), "{applied:?}");
+        assert_eq!((applied.written, applied.failed.len()), (2, 1), "{applied:?}");
     });
 }
 

@@ -1,4 +1,4 @@
-//! Which peer a person means: by address, by the BGPPeer or Node that it comes from, or by its description.
+//! Which peer a person means: by address or interface, by the BGPPeer or Node that it comes from, or by its description.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ pub(super) fn peer<'a>(
     }
     let named = |p: &&PeerStatus| {
         let source = derived.sources.get(&p.address);
-        source.is_some_and(|s| s.name == text) || p.description == text
+        source.is_some_and(|s| s.name == text) || p.description == text || p.config.name() == text
     };
     let found: Vec<&PeerStatus> = peers.iter().filter(named).collect();
     match found.as_slice() {
@@ -31,7 +31,7 @@ pub(super) fn peer<'a>(
         ))),
         [one] => Ok(one),
         several => {
-            let addresses: Vec<String> = several.iter().map(|p| p.address.to_string()).collect();
+            let addresses: Vec<String> = several.iter().map(|p| p.config.name()).collect();
             Err(Status::invalid_argument(format!(
                 "{text:?} is several BGP peers, say which address: {}",
                 addresses.join(", ")

@@ -1,10 +1,12 @@
 //! Peers and routes as messages.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use twill_bgp::link;
 use twill_bgp::policy::{Policy, SessionType, Verdict};
 use twill_bgp::view::{Event, PeerState};
-use twill_bgp::{Family, PeerStatus, RouteView};
+use twill_bgp::{Family, PeerConfig, PeerStatus, RouteView};
 use twill_proto::api::{BgpRoute, Counter, DetailReply, FamilyCounts, Peer, PeerEvent, PeerType};
 
 use crate::bgp::config::{self, Derived};
@@ -38,7 +40,7 @@ pub(super) fn peer(derived: &Derived, now_secs: u64, status: &PeerStatus) -> Pee
     let established = status.state == PeerState::Established;
     let uptime_secs = status.state_age.as_secs();
     Peer {
-        address: status.address.to_string(),
+        address: status.config.name(),
         port: status.config.port.into(),
         r#type: kind.into(),
         remote_as: status.asn,
@@ -119,7 +121,7 @@ pub(super) fn detail(derived: &Derived, now_secs: u64, status: &PeerStatus, even
 }
 
 /// Counters of a peer by name; the metrics have the same names.
-pub(crate) fn counters(status: &PeerStatus) -> [(&'static str, u64); 12] {
+pub(crate) fn counters(status: &PeerStatus) -> [(&'static str, u64); 13] {
     let c = &status.counters;
     [
         ("sessions_established", status.established_count),
@@ -134,6 +136,7 @@ pub(crate) fn counters(status: &PeerStatus) -> [(&'static str, u64); 12] {
         ("octets_out", c.octets_out),
         ("treated_as_withdraw", c.treated_as_withdraw),
         ("attributes_discarded", c.attributes_discarded),
+        ("session_panics", c.panics),
     ]
 }
 
@@ -151,15 +154,32 @@ fn policy(policy: &Policy) -> Vec<String> {
         .collect()
 }
 
-pub(super) fn route(view: &RouteView) -> BgpRoute {
+/// What people call a peer: those on links by their interfaces.
+pub(super) fn name<'a>(mut peers: impl Iterator<Item = &'a PeerConfig>, address: IpAddr) -> String {
+    if link::of(address) == 0 {
+        return address.to_string();
+    }
+    let known = peers.find(|p| p.address == address);
+    known.map_or_else(|| address.to_string(), PeerConfig::name)
+}
+
+/// A next hop; a link-local one with the index of its interface.
+pub(super) fn next_hop(hop: IpAddr) -> String {
+    match link::of(hop) {
+        0 => hop.to_string(),
+        index => format!("{}%{index}", link::plain(hop)),
+    }
+}
+
+pub(super) fn route(peers: &[PeerStatus], view: &RouteView) -> BgpRoute {
     let community = |c: &u32| format!("{}:{}", c >> 16, c & 0xffff);
     let large = |[a, b, c]: &[u32; 3]| format!("{a}:{b}:{c}");
     BgpRoute {
         prefix: view.prefix.to_string(),
-        next_hop: view
-            .next_hop
-            .map_or_else(|| "self".to_owned(), |hop| hop.to_string()),
-        peer: view.peer.map_or_else(String::new, |peer| peer.to_string()),
+        next_hop: view.next_hop.map_or_else(|| "self".to_owned(), next_hop),
+        peer: view
+            .peer
+            .map_or_else(String::new, |peer| name(peers.iter().map(|p| &*p.config), peer)),
         as_path: view.as_path.clone(),
         origin: view.origin.to_owned(),
         local_pref: view.local_pref,

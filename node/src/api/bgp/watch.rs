@@ -11,6 +11,7 @@ use twill_bgp::view::Notice as Happened;
 use twill_proto::api::notice::What;
 use twill_proto::api::{Notice, RouteNotice, SessionNotice};
 
+use super::show;
 use crate::bgp::Speaker;
 
 /// Which changes a watcher wants.
@@ -51,12 +52,16 @@ fn now(what: What) -> Notice {
 
 fn message(notice: &Happened, wanted: Wanted, speaker: &Speaker) -> Option<What> {
     let of = |peer: &IpAddr| wanted.peer.is_none_or(|p| p == *peer);
+    let derived = speaker.derived();
+    let name = |peer: IpAddr| {
+        let peers = derived.iter().flat_map(|d| &d.config.peers);
+        show::name(peers, peer)
+    };
     match notice {
         Happened::Session { peer, state, why } if wanted.sessions && of(peer) => {
-            let derived = speaker.derived();
             let source = derived.as_ref().and_then(|d| d.sources.get(peer));
             Some(What::Session(SessionNotice {
-                peer: peer.to_string(),
+                peer: name(*peer),
                 source: source.map_or_else(String::new, |s| s.name.clone()),
                 state: state.to_string(),
                 why: why.clone().unwrap_or_default(),
@@ -70,8 +75,8 @@ fn message(notice: &Happened, wanted: Wanted, speaker: &Speaker) -> Option<What>
                 ..RouteNotice::default()
             };
             if let Some(best) = best {
-                route.next_hops = best.next_hops.iter().map(IpAddr::to_string).collect();
-                route.peer = best.source.to_string();
+                route.next_hops = best.next_hops.iter().map(|h| show::next_hop(*h)).collect();
+                route.peer = name(best.source);
                 route.stale = best.stale;
             }
             Some(What::Route(route))

@@ -98,7 +98,7 @@ impl World {
                     self.input(router, peer, Input::Queued(conn));
                 }
             }
-            Output::Warning(..) => {}
+            Output::Warning(..) | Output::Alarm(_) => {}
             Output::Reset(peer, n) => self.input(router, peer, Input::Stop(Stop::Reset(n))),
             Output::Converged(_, own) => {
                 let ids: Vec<PeerId> = self.routers[router]

@@ -1,0 +1,162 @@
+//! A peer that is an interface and nothing else, with FRR at the other end: each side finds the other by its Router
+//! Advertisements (RFC 4861), and IPv4 goes by link-local IPv6 next hops (RFC 8950).
+
+use crate::lab::{Daemon, Lab, Ours, at, eventually};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+use twill_bgp::config::Origination;
+use twill_bgp::link;
+use twill_bgp::view::{PeerState, RouteQuery, RouteTable};
+use twill_bgp::{Config, PeerConfig};
+
+const THEIR_V4: &str = "198.18.0.0/24";
+const THEIR_V6: &str = "fd18::/64";
+const OUR_V4: &str = "10.244.0.0/26";
+const OUR_V6: &str = "fd44::/122";
+
+/// zebra, which knows of neighbours, and bgpd.
+struct Frr<'a> {
+    lab: &'a Lab,
+    _daemons: [Daemon; 2],
+}
+
+impl<'a> Frr<'a> {
+    fn start(lab: &'a Lab, neighbour: &str) -> Self {
+        let dir = lab.dir().display().to_string();
+        std::fs::set_permissions(lab.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let config = format!(
+            "frr defaults datacenter\ninterface cable\n no ipv6 nd suppress-ra\nrouter bgp 64999\n bgp router-id 10.9.0.2\n \
+             no bgp ebgp-requires-policy\n no bgp network import-check\n no bgp default ipv4-unicast\n coalesce-time 0\n \
+             neighbor cable interface remote-as external\n neighbor cable timers connect 1\n \
+             neighbor cable advertisement-interval 0\n{neighbour} address-family ipv4 unicast\n  network {THEIR_V4}\n  \
+             neighbor cable activate\n exit-address-family\n address-family ipv6 unicast\n  network {THEIR_V6}\n  \
+             neighbor cable activate\n exit-address-family\n"
+        );
+        let start = |name: &str, text: &str, more: &[&str]| {
+            let (file, pid) = (format!("{dir}/{name}.conf"), format!("{dir}/{name}.pid"));
+            let (binary, zserv) = (format!("/usr/lib/frr/{name}"), format!("{dir}/zserv"));
+            std::fs::write(&file, text).unwrap();
+            let common = [
+                &*binary,
+                "-S",
+                "-z",
+                &zserv,
+                "-f",
+                &file,
+                "-i",
+                &pid,
+                "--vty_socket",
+                &dir,
+            ];
+            lab.daemon(&[&common[..], more].concat())
+        };
+        let zebra = start(
+            "zebra",
+            "frr defaults datacenter\ninterface cable\n no ipv6 nd suppress-ra\n",
+            &["-P", "0"],
+        );
+        let bgpd = start("bgpd", &config, &["-P", "0", "-p", "179"]);
+        Self {
+            lab,
+            _daemons: [zebra, bgpd],
+        }
+    }
+
+    fn ask(&self, what: &str) -> String {
+        let dir = self.lab.dir().display().to_string();
+        let command = ["vtysh", "--vty_socket", &dir, "-d", "bgpd", "-c", what];
+        self.lab.try_inside(&command).unwrap_or_default()
+    }
+
+    async fn has(&self, family: &str, prefix: &str) -> String {
+        let what = format!("show bgp {family} unicast {prefix}");
+        let seen = async || self.ask(&what);
+        let there = |text: &String| text.contains("64512");
+        eventually(&format!("{prefix} in FRR"), seen, there).await
+    }
+}
+
+fn ours(lab: &Lab, passive: bool) -> Ours {
+    let mut peer = PeerConfig::on_link("cable", None, 64999);
+    peer.timers.connect_retry = Duration::from_secs(1);
+    peer.passive = passive;
+    lab.ours(Config {
+        listen: vec![SocketAddr::new(at("::"), 179)],
+        peers: vec![peer],
+        ..Config::new(64512, "10.9.0.1".parse().unwrap())
+    })
+}
+
+async fn routes_flow_both_ways(lab: &Lab, frr: &Frr<'_>, ours: &Ours) {
+    let up = |p: &Vec<twill_bgp::PeerStatus>| p[0].state == PeerState::Established;
+    let status = async || ours.handle.peers().await.unwrap();
+    let peers = eventually("the session", status, up).await;
+    assert_eq!(peers[0].config.name(), "cable");
+    let agreed = peers[0].negotiated.as_ref().unwrap();
+    assert!(agreed.extended_next_hop, "{agreed:?}");
+    let routes = [OUR_V4, OUR_V6].map(|n| (n.parse().unwrap(), Origination::default()));
+    ours.handle.originate(BTreeMap::from(routes)).await.unwrap();
+    ours.handle.own_routes_known().await.unwrap();
+    for (family, prefix) in [("ipv4", OUR_V4), ("ipv6", OUR_V6)] {
+        let seen = frr.has(family, prefix).await;
+        assert!(seen.contains("fe80::") && seen.contains("valid"), "{seen}");
+    }
+    let query = RouteQuery {
+        table: RouteTable::Received,
+        peer: None,
+        prefix: None,
+        limit: 10,
+    };
+    let learned = async || ours.handle.routes(query.clone()).await.unwrap();
+    let learned = eventually("both routes", learned, |r| r.len() == 2).await;
+    let index = lab.link_index("cable");
+    for route in learned {
+        let hop = route.next_hop.unwrap();
+        assert!(
+            hop.to_string().starts_with("fe80:") && link::of(hop) == index,
+            "{route:?}"
+        );
+        assert!(
+            [THEIR_V4, THEIR_V6].contains(&&*route.prefix.to_string()),
+            "{route:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn we_find_the_neighbour_by_its_advertisements_and_dial() {
+    let lab = Lab::new();
+    let frr = Frr::start(&lab, " neighbor cable passive\n");
+    let ours = ours(&lab, false);
+    routes_flow_both_ways(&lab, &frr, &ours).await;
+}
+
+#[tokio::test]
+async fn the_neighbour_finds_us_by_ours_and_dials() {
+    let lab = Lab::new();
+    let frr = Frr::start(&lab, "");
+    let ours = ours(&lab, true);
+    routes_flow_both_ways(&lab, &frr, &ours).await;
+}
+
+#[tokio::test]
+async fn nobody_on_another_link_is_taken_for_the_neighbour() {
+    let lab = Lab::new();
+    let _frr = Frr::start(&lab, "");
+    let mut peer = PeerConfig::on_link("lo", None, 64999);
+    peer.timers.connect_retry = Duration::from_millis(200);
+    let ours = lab.ours(Config {
+        listen: vec![SocketAddr::new(at("::"), 179)],
+        peers: vec![peer],
+        ..Config::new(64512, "10.9.0.1".parse().unwrap())
+    });
+    let told = async || {
+        let status = ours.handle.peers().await.unwrap().remove(0);
+        (status.state, status.last_error_received.unwrap_or_default())
+    };
+    let waits = |(_, error): &(PeerState, String)| error.contains("advertises himself on lo");
+    let (state, _) = eventually("a reason", told, waits).await;
+    assert_ne!(state, PeerState::Established);
+}
