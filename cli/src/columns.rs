@@ -18,6 +18,10 @@ pub(crate) fn headings(kind: Kind, width: Width) -> Vec<&'static str> {
     let (narrow, wide) = match kind {
         Kind::BgpConfiguration => ("NAME LOGSEVERITY MESHENABLED ASNUMBER", ""),
         Kind::BgpPeer => ("NAME PEERIP NODE ASN", ""),
+        Kind::BgpSessionPolicy => (
+            "NAME STRICTIMPORT MAXPREFIXES HOLDTIME",
+            "NAME STRICTIMPORT MAXPREFIXES HOLDTIME BGPPEERS NODESELECTOR",
+        ),
         Kind::BgpFilter => ("NAME NUMEXPORTV4 NUMIMPORTV4 NUMEXPORTV6 NUMIMPORTV6", ""),
         Kind::IpPool => (
             "NAME CIDR SELECTOR",
@@ -87,6 +91,11 @@ pub(crate) fn cell(kind: Kind, heading: &str, object: &Value, inherited_as: &str
         (Kind::BgpPeer, "PEERIP") => spec("peerIP"),
         (Kind::BgpPeer, "NODE") => or(or(spec("node"), &spec("nodeSelector")), "(global)"),
         (Kind::BgpPeer, "ASN") => or(spec("asNumber"), "0"),
+        (Kind::BgpSessionPolicy, "STRICTIMPORT") => or(spec("strictImport"), "false"),
+        (Kind::BgpSessionPolicy, "MAXPREFIXES") => or(spec("maxPrefixes"), "-"),
+        (Kind::BgpSessionPolicy, "HOLDTIME") => or(spec("holdTime"), "-"),
+        (Kind::BgpSessionPolicy, "BGPPEERS") => list("bgpPeers", LIST_CHARS_MAX),
+        (Kind::BgpSessionPolicy, "NODESELECTOR") => spec("nodeSelector"),
         (Kind::BgpFilter, "NUMEXPORTV4") => count(object, "/spec/exportV4"),
         (Kind::BgpFilter, "NUMIMPORTV4") => count(object, "/spec/importV4"),
         (Kind::BgpFilter, "NUMEXPORTV6") => count(object, "/spec/exportV6"),

@@ -11,8 +11,10 @@ use crate::kind::Kind;
 
 /// Everything of Calico's is below this.
 pub const CALICO: &str = "/calico/";
-/// The resources of all kinds.
+/// The resources of all kinds of Calico's.
 pub const RESOURCES: &str = "/calico/resources/v3/projectcalico.org/";
+/// The resources of Twill's own kinds.
+pub const TWILL_RESOURCES: &str = "/twill/resources/v1/twill.net/";
 /// All of the allocator's keys.
 pub const IPAM: &str = "/calico/ipam/v2/";
 /// Blocks of both IP versions.
@@ -151,23 +153,24 @@ impl ResourceKey {
     /// The key as stored.
     #[must_use]
     pub fn path(&self) -> String {
-        let plural = self.kind.plural();
+        let prefix = Self::prefix(self.kind);
         match &self.namespace {
-            Some(namespace) => format!("{RESOURCES}{plural}/{namespace}/{}", self.name),
-            None => format!("{RESOURCES}{plural}/{}", self.name),
+            Some(namespace) => format!("{prefix}{namespace}/{}", self.name),
+            None => format!("{prefix}{}", self.name),
         }
     }
 
     /// What the keys of all objects of a kind begin with, ending in `/`.
     #[must_use]
     pub fn prefix(kind: Kind) -> String {
-        format!("{RESOURCES}{}/", kind.plural())
+        let root = if kind.is_own() { TWILL_RESOURCES } else { RESOURCES };
+        format!("{root}{}/", kind.plural())
     }
 
     /// What the keys of all objects of a kind in a namespace begin with, ending in `/`.
     #[must_use]
     pub fn namespace_prefix(kind: Kind, namespace: &str) -> String {
-        format!("{RESOURCES}{}/{namespace}/", kind.plural())
+        format!("{}{namespace}/", Self::prefix(kind))
     }
 
     fn parse(rest: &str) -> Option<Self> {
@@ -210,7 +213,8 @@ impl Key {
     }
 
     fn parse_known(path: &str) -> Option<Self> {
-        if let Some(rest) = path.strip_prefix(RESOURCES) {
+        let resources = path.strip_prefix(RESOURCES);
+        if let Some(rest) = resources.or_else(|| path.strip_prefix(TWILL_RESOURCES)) {
             return ResourceKey::parse(rest).map(Self::Resource);
         }
         let (section, rest) = match path.strip_prefix(IPAM)? {

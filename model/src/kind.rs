@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// API group and version of every kind here.
+/// API group and version of Calico's kinds.
 pub const API_VERSION: &str = "projectcalico.org/v3";
+/// API group and version of Twill's own kinds, for what Calico has no field for.
+pub const TWILL_API_VERSION: &str = "twill.net/v1";
 
-/// A kind that is stored under `/calico/resources/v3/projectcalico.org/`.
+/// A kind that is stored under `/calico/resources/v3/projectcalico.org/`, or, if it is our own, under
+/// `/twill/resources/v1/twill.net/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(
     missing_docs,
@@ -16,6 +19,7 @@ pub enum Kind {
     BgpConfiguration,
     BgpFilter,
     BgpPeer,
+    BgpSessionPolicy,
     CalicoNodeStatus,
     ClusterInformation,
     FelixConfiguration,
@@ -70,7 +74,7 @@ const fn row(
 }
 
 /// One row a kind, in the order of [`Kind`].
-const ROWS: [Row; 23] = [
+const ROWS: [Row; 24] = [
     row(
         "BGPConfiguration",
         "bgpconfigurations",
@@ -88,6 +92,12 @@ const ROWS: [Row; 23] = [
         "bgppeers",
         Scope::Cluster,
         &["bgpp", "bgpps", "bp", "bps"],
+    ),
+    row(
+        "BGPSessionPolicy",
+        "bgpsessionpolicies",
+        Scope::Cluster,
+        &["bgpsp", "bgpsps"],
     ),
     row(
         "CalicoNodeStatus",
@@ -188,10 +198,11 @@ const ROWS: [Row; 23] = [
 
 impl Kind {
     /// Every kind, in alphabetical order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BgpConfiguration,
         Self::BgpFilter,
         Self::BgpPeer,
+        Self::BgpSessionPolicy,
         Self::CalicoNodeStatus,
         Self::ClusterInformation,
         Self::FelixConfiguration,
@@ -229,6 +240,22 @@ impl Kind {
     #[must_use]
     pub fn plural(self) -> &'static str {
         self.row().plural
+    }
+
+    /// Twill's own: nothing of Calico's reads it.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        self == Self::BgpSessionPolicy
+    }
+
+    /// The `apiVersion` of its objects.
+    #[must_use]
+    pub fn api_version(self) -> &'static str {
+        if self.is_own() {
+            TWILL_API_VERSION
+        } else {
+            API_VERSION
+        }
     }
 
     /// The short names of the command line, lower case.

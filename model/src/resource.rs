@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::go::{Extra, Field, Name, NameSeed, Nullable, Path};
 use crate::gojson;
 use crate::key::ResourceKey;
-use crate::kind::{API_VERSION, Kind};
+use crate::kind::Kind;
 use crate::meta::ObjectMeta;
 use crate::resources::node::NodeStatus;
 use crate::resources::tier::TierStatus;
@@ -177,7 +177,7 @@ impl<S: Spec> Serialize for Resource<S> {
         self.extra.write(&mut map, 0)?;
         map.serialize_entry("kind", &S::KIND)?;
         self.extra.write(&mut map, 1)?;
-        map.serialize_entry("apiVersion", API_VERSION)?;
+        map.serialize_entry("apiVersion", S::KIND.api_version())?;
         self.extra.write(&mut map, 2)?;
         map.serialize_entry("metadata", &self.metadata)?;
         self.extra.write(&mut map, 3)?;
@@ -215,7 +215,7 @@ impl<'de, S: Spec> Visitor<'de> for ObjectVisitor<S> {
                 Name::Known(at) => {
                     match at {
                         0 => map.next_value_seed(Exactly(S::KIND.as_str()))?,
-                        1 => map.next_value_seed(Exactly(API_VERSION))?,
+                        1 => map.next_value_seed(Exactly(S::KIND.api_version()))?,
                         2 => metadata = Some(map.next_value::<ObjectMeta>()?),
                         3 => spec = Some(map.next_value::<S>()?),
                         4 => status = Some(map.next_value::<Nullable<S::Status>>()?.0),
@@ -293,9 +293,12 @@ impl Opaque {
             _ if parts
                 .api_version
                 .as_deref()
-                .is_some_and(|version| version != API_VERSION) =>
+                .is_some_and(|version| version != kind.api_version()) =>
             {
-                Err(wrong("apiVersion", format!("this is not {API_VERSION:?}")))
+                Err(wrong(
+                    "apiVersion",
+                    format!("this is not {:?}", kind.api_version()),
+                ))
             }
             _ => Ok(Self {
                 kind,
@@ -321,7 +324,7 @@ impl Serialize for Opaque {
         self.body.write(&mut map, 0)?;
         map.serialize_entry("kind", &self.kind)?;
         self.body.write(&mut map, 1)?;
-        map.serialize_entry("apiVersion", API_VERSION)?;
+        map.serialize_entry("apiVersion", self.kind.api_version())?;
         self.body.write(&mut map, 2)?;
         map.serialize_entry("metadata", &self.metadata)?;
         self.body.write_rest(&mut map, 3)?;
@@ -459,6 +462,7 @@ any_resource! {
     BgpConfiguration = bgpconfiguration::BgpConfigurationSpec, status Option<Value>, false;
     BgpFilter = bgpfilter::BgpFilterSpec, status Option<Value>, false;
     BgpPeer = bgppeer::BgpPeerSpec, status Option<Value>, false;
+    BgpSessionPolicy = bgpsessionpolicy::BgpSessionPolicySpec, status Option<Value>, false;
     ClusterInformation = clusterinformation::ClusterInformationSpec, status Option<Value>, false;
     FelixConfiguration = felixconfiguration::FelixConfigurationSpec, status Option<Value>, false;
     GlobalNetworkPolicy = policy::GlobalNetworkPolicySpec, status Option<Value>, false;

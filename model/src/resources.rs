@@ -3,6 +3,7 @@
 pub mod bgpconfiguration;
 pub mod bgpfilter;
 pub mod bgppeer;
+pub mod bgpsessionpolicy;
 pub mod clusterinformation;
 pub mod felixconfiguration;
 pub mod ipamconfiguration;
@@ -17,6 +18,7 @@ pub mod workloadendpoint;
 pub use bgpconfiguration::{BgpConfiguration, BgpConfigurationSpec};
 pub use bgpfilter::{BgpFilter, BgpFilterSpec};
 pub use bgppeer::{BgpPeer, BgpPeerSpec};
+pub use bgpsessionpolicy::{BgpSessionPolicy, BgpSessionPolicySpec};
 pub use clusterinformation::{ClusterInformation, ClusterInformationSpec};
 pub use felixconfiguration::{FelixConfiguration, FelixConfigurationSpec};
 pub use ipamconfiguration::{IpamConfiguration, IpamConfigurationSpec};

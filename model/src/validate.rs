@@ -5,6 +5,7 @@
 
 mod bgp;
 mod bgpfilter;
+mod bgpsession;
 mod config;
 mod endpoint;
 mod metadata;
@@ -87,6 +88,7 @@ impl Validate for AnyResource {
             Self::BgpConfiguration(config) => bgp::configuration(check, config),
             Self::BgpFilter(filter) => bgpfilter::check(check, &filter.spec),
             Self::BgpPeer(peer) => bgp::peer(check, &peer.spec),
+            Self::BgpSessionPolicy(policy) => bgpsession::check(check, &policy.spec),
             Self::FelixConfiguration(config) => config::felix(check, config),
             Self::GlobalNetworkPolicy(policy) => policy::global(check, &policy.spec),
             Self::GlobalNetworkSet(set) => rule::nets(check, "nets", &set.spec.nets),

@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use crate::kind::{API_VERSION, Kind};
+use crate::kind::Kind;
 use crate::resource::{AnyResource, DecodeError};
 use crate::validate::{Invalid, Validate};
 
@@ -279,7 +279,10 @@ fn read(tree: &Node, listed: Option<Kind>) -> Result<AnyResource, DecodeError> {
         (None, None) => return Err(wrong("kind", "must be set".to_owned())),
     };
     if listed.is_none() && !json.contains_key("apiVersion") {
-        return Err(wrong("apiVersion", format!("must be set to {API_VERSION}")));
+        return Err(wrong(
+            "apiVersion",
+            format!("must be set to {}", kind.api_version()),
+        ));
     }
     complete(kind, &mut json);
     AnyResource::from_value(kind, Value::Object(json))

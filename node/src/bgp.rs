@@ -21,6 +21,7 @@ mod routes;
 pub(crate) mod secrets;
 mod session;
 mod sessions;
+mod tuning;
 pub(crate) mod warnings;
 
 pub(crate) use routes::{families, route};

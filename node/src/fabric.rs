@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use twill_model::resources::{
-    BgpConfiguration, BgpFilter, BgpPeer, ClusterInformation, FelixConfiguration, IpPool, Node,
+    BgpConfiguration, BgpFilter, BgpPeer, BgpSessionPolicy, ClusterInformation, FelixConfiguration, IpPool,
+    Node,
 };
 use twill_model::resources::{FelixConfigurationSpec, WorkloadEndpoint};
 use twill_model::update::Value;
@@ -55,6 +56,7 @@ pub(crate) struct Fabric {
     pub(crate) bgp_configurations: BTreeMap<String, Arc<BgpConfiguration>>,
     pub(crate) bgp_peers: BTreeMap<String, Arc<BgpPeer>>,
     pub(crate) bgp_filters: BTreeMap<String, Arc<BgpFilter>>,
+    pub(crate) bgp_session_policies: BTreeMap<String, Arc<BgpSessionPolicy>>,
     pub(crate) felix_configurations: BTreeMap<String, Arc<FelixConfiguration>>,
     pub(crate) cluster: Option<Arc<ClusterInformation>>,
     /// Names of all profiles.
@@ -89,6 +91,9 @@ impl Fabric {
             AnyResource::BgpConfiguration(r) => drop(self.bgp_configurations.insert(name, r.clone())),
             AnyResource::BgpFilter(r) => drop(self.bgp_filters.insert(name, r.clone())),
             AnyResource::BgpPeer(r) => drop(self.bgp_peers.insert(name, r.clone())),
+            AnyResource::BgpSessionPolicy(r) => {
+                self.bgp_session_policies.insert(name, r.clone());
+            }
             AnyResource::FelixConfiguration(r) => {
                 self.felix_configurations.insert(name, r.clone());
                 return Touched {
@@ -128,6 +133,7 @@ impl Fabric {
             Kind::BgpConfiguration => drop(self.bgp_configurations.remove(name)),
             Kind::BgpFilter => drop(self.bgp_filters.remove(name)),
             Kind::BgpPeer => drop(self.bgp_peers.remove(name)),
+            Kind::BgpSessionPolicy => drop(self.bgp_session_policies.remove(name)),
             Kind::FelixConfiguration => {
                 self.felix_configurations.remove(name);
                 return Touched {

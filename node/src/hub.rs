@@ -46,6 +46,7 @@ pub(crate) fn ranges(node: &str) -> Vec<KeyRange> {
     let affinities = twill_model::AffinityOwner::Host(node.to_owned()).prefix();
     let prefixes = [
         twill_model::key::RESOURCES,
+        twill_model::key::TWILL_RESOURCES,
         twill_model::key::BLOCKS,
         twill_model::key::IPAM_CONFIG,
         &affinities,

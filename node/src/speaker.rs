@@ -197,6 +197,8 @@ fn shown_as(file: &File) -> Intent {
             sources: std::collections::BTreeMap::new(),
             gateways: std::collections::BTreeMap::new(),
             warnings: Vec::new(),
+            pools: Vec::new(),
+            asns: std::collections::BTreeSet::new(),
         })),
         announce: Arc::new(file.networks.clone()),
     }

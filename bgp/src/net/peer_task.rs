@@ -361,3 +361,32 @@ pub(super) async fn until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn each_panic_is_counted_and_holds_the_peer_down_for_longer() {
+        let own = Own {
+            asn: 65000,
+            router_id: Ipv4Addr::new(10, 0, 0, 1),
+            restarting: false,
+            forwarding: crate::family::Families::NONE,
+        };
+        let config = PeerConfig::new(Ipv4Addr::new(10, 0, 0, 2).into(), 65001);
+        let report = SharedReport::new(Instant::now());
+        let mut task = PeerTask::new(PeerId(1), config, own, report.clone());
+        let now = Instant::now();
+        let held: Vec<u64> = (0..6)
+            .map(|_| {
+                task.panicked(now);
+                task.held_until.unwrap().duration_since(now).as_secs()
+            })
+            .collect();
+        assert_eq!(held, [60, 120, 240, 480, 600, 600]);
+        task.step(Input::Tick);
+        assert_eq!(report.lock().counters.panics, 6);
+    }
+}

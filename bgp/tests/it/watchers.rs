@@ -285,3 +285,24 @@ async fn mrt_files_are_read_by_others() {
     let gone = format!("|W|{other}|65001|10.0.2.0/24");
     eventually("the withdrawal", recorded, |t: &String| t.contains(&gone)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn best_paths_that_wait_are_given_at_once_and_none_is_lost_by_a_question_given_up() {
+    let pair = Pair::start(|_| ());
+    let mut changes = pair.watched.best_changes().await.unwrap();
+    assert_eq!(changes.waiting().await.unwrap().len(), 0, "nothing is known yet");
+    pair.announce(3).await;
+    pair.learned(3).await;
+    assert_eq!(changes.waiting().await.unwrap().len(), 3);
+    assert_eq!(changes.waiting().await.unwrap().len(), 0);
+    for count in 4..20 {
+        // A question that waits, given up.
+        let soon = tokio::time::timeout(Duration::from_millis(1), changes.next()).await;
+        assert!(soon.is_err(), "{soon:?}");
+        pair.announce(count).await;
+        pair.learned(count as usize).await;
+        let news = changes.waiting().await.unwrap();
+        let net = format!("10.0.{}.0/24", count - 1).parse().unwrap();
+        assert_eq!(news.keys().collect::<Vec<_>>(), [&net]);
+    }
+}

@@ -247,7 +247,7 @@ fn listed(kind: Kind, found: Found) -> Value {
         Found::List(items, revision) => {
             let mut list = Map::new();
             list.insert("kind".into(), format!("{kind}List").into());
-            list.insert("apiVersion".into(), "projectcalico.org/v3".into());
+            list.insert("apiVersion".into(), kind.api_version().into());
             list.insert(
                 "metadata".into(),
                 json!({"resourceVersion": revision.to_string()}),

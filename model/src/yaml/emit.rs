@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::scalar;
 use crate::gojson;
-use crate::kind::{API_VERSION, Kind};
+use crate::kind::Kind;
 use crate::resource::AnyResource;
 
 /// The list of objects of one kind as `calicoctl get` prints it; `revision` is that of the read.
@@ -13,7 +13,7 @@ use crate::resource::AnyResource;
 pub fn list(kind: Kind, items: &[AnyResource], revision: i64) -> Value {
     json!({
         "kind": format!("{kind}List"),
-        "apiVersion": API_VERSION,
+        "apiVersion": kind.api_version(),
         "metadata": { "resourceVersion": revision.to_string() },
         "items": items,
     })

@@ -59,11 +59,14 @@ impl Snapshot {
         let peers = fabric.bgp_peers.values().cloned().map(AnyResource::BgpPeer);
         let filters = fabric.bgp_filters.values().cloned().map(AnyResource::BgpFilter);
         let configurations = configurations.map(AnyResource::BgpConfiguration);
+        let policies = fabric.bgp_session_policies.values().cloned();
+        let policies = policies.map(AnyResource::BgpSessionPolicy);
         let all = nodes
             .chain(pools)
             .chain(configurations)
             .chain(peers)
-            .chain(filters);
+            .chain(filters)
+            .chain(policies);
         Self(all.collect())
     }
 

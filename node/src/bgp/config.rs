@@ -14,6 +14,7 @@ use twill_model::resources::{BgpConfiguration, Node};
 use super::policies::{self, Policies};
 use super::secrets::Passwords;
 use super::session::Session;
+use super::tuning::Tuning;
 use crate::fabric::Fabric;
 
 /// The cluster's AS if no resource says.
@@ -53,6 +54,10 @@ pub(crate) struct Derived {
     pub(crate) gateways: BTreeMap<IpNet, IpAddr>,
     /// One sentence each, naming the resource.
     pub(crate) warnings: Vec<String>,
+    /// All pools: what strangers announce there is worth a warning.
+    pub(crate) pools: Vec<IpNet>,
+    /// AS numbers of the fabric's nodes.
+    pub(crate) asns: BTreeSet<u32>,
 }
 
 /// What concerns this node as a whole.
@@ -110,10 +115,12 @@ pub(crate) fn bgp_config(
     };
     let mut policies = Policies::new(&local, ours);
     let (mut sources, mut gateways, mut warnings) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    let tunings = super::tuning::here(&local, &mut warnings);
     for session in super::peers::sessions(&local, &mut warnings) {
         let (address, source) = (session.address, session.source.clone());
         let gateway = session.reachable_by;
-        match peer_config(&local, &mut policies, session) {
+        let tuning = Tuning::of(&tunings, &source);
+        match peer_config(&local, &mut policies, &tuning, session) {
             Ok(peer) => config.peers.push(peer),
             Err(reason) => {
                 warnings.push(format!(
@@ -134,12 +141,20 @@ pub(crate) fn bgp_config(
         sources,
         gateways,
         warnings,
+        pools: local
+            .fabric
+            .pools
+            .values()
+            .map(|p| p.spec.cidr.masked())
+            .collect(),
+        asns: policies::own_asns(&local),
     })
 }
 
 fn peer_config(
     local: &Local<'_>,
     policies: &mut Policies<'_>,
+    tuning: &Tuning<'_>,
     session: Session,
 ) -> Result<PeerConfig, String> {
     let mut peer = PeerConfig::new(session.address, session.asn);
@@ -166,8 +181,9 @@ fn peer_config(
     });
     peer.timers.keepalive = session.keepalive;
     peer.password = session.password;
-    let pair = policies.of(&session.filters)?;
+    let pair = policies.of(&session.filters, tuning.is_strict())?;
     (peer.import, peer.export) = (pair.import, pair.export);
+    tuning.apply(&mut peer);
     // One that the speaker refuses must not take the others with it.
     let mut alone = Config::new(local.asn, Ipv4Addr::LOCALHOST);
     alone.peers.push(peer.clone());

@@ -40,9 +40,9 @@ pub(super) struct Policies<'a> {
     local: &'a Local<'a>,
     /// The terms behind the filters.
     export: Vec<Term>,
-    /// What comes in last, behind the filters.
-    import: Term,
-    made: BTreeMap<Vec<String>, Pair>,
+    /// What comes in under strict import, behind the filters; nothing else does.
+    strict: Vec<Term>,
+    made: BTreeMap<(Vec<String>, bool), Pair>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ impl<'a> Policies<'a> {
         );
         let blocks = ours.iter().filter(|net| net.prefix_len() < net.max_prefix_len());
         let blocks = bounded("own blocks", blocks.copied().collect());
-        let import = inside_pools(local, &all);
+        let strict = strict(local, &all);
         let mut export = export(local, &all, &hidden, &blocks);
         let communities = communities(local, &mut warnings);
         // Behind what hides pools, in front of what decides.
@@ -83,7 +83,7 @@ impl<'a> Policies<'a> {
         Self {
             local,
             export,
-            import,
+            strict,
             made: BTreeMap::new(),
             warnings,
         }
@@ -93,8 +93,9 @@ impl<'a> Policies<'a> {
     ///
     /// # Errors
     /// Why the session must not run: a filter that cannot be obeyed.
-    pub(super) fn of(&mut self, names: &[String]) -> Result<Pair, String> {
-        if let Some(pair) = self.made.get(names) {
+    pub(super) fn of(&mut self, names: &[String], strict: bool) -> Result<Pair, String> {
+        let key = (names.to_vec(), strict);
+        if let Some(pair) = self.made.get(&key) {
             return Ok(pair.clone());
         }
         let fabric = self.local.fabric;
@@ -110,7 +111,13 @@ impl<'a> Policies<'a> {
             import.extend(filters::terms(name, filter, Direction::Import, fabric)?);
             export.extend(filters::terms(name, filter, Direction::Export, fabric)?);
         }
-        import.push(self.import.clone());
+        // As with calico-node everybody is trusted with the rest, unless a BGPSessionPolicy says otherwise.
+        let rest = if strict {
+            import.extend(self.strict.iter().cloned());
+            Verdict::Reject
+        } else {
+            Verdict::Accept
+        };
         export.extend(self.export.iter().cloned());
         // Martians go first: no filter makes a route of them.
         import.insert(0, Term::reject("martians", vec![Condition::Prefix(martians())]));
@@ -124,30 +131,40 @@ impl<'a> Policies<'a> {
                 ))
             }
         };
-        // Everybody is trusted with the rest.
         let pair = Pair {
-            import: policy(import, Verdict::Accept)?,
+            import: policy(import, rest)?,
             export: policy(export, Verdict::Reject)?,
         };
-        self.made.insert(names.to_vec(), pair.clone());
+        self.made.insert(key, pair.clone());
         Ok(pair)
     }
 }
 
-/// Nobody outside may draw the pods' traffic to himself: inside the pools only what a node of the fabric originated comes in
-/// from external peers, as it does where racks are ASes of their own. A filter that accepts has decided before.
-fn inside_pools(local: &Local<'_>, pools: &[IpNet]) -> Term {
+/// AS numbers of the fabric's nodes.
+pub(super) fn own_asns(local: &Local<'_>) -> BTreeSet<u32> {
     let nodes = local.fabric.nodes.values();
-    let asns: BTreeSet<u32> = nodes.map(|node| as_number(node, local.fabric)).collect();
-    let by_a_node = Condition::AsPathOrigin(asns.into_iter().collect());
-    Term::reject(
-        "inside our pools",
-        vec![
-            Condition::LearnedFrom(vec![LearnedFrom::Ebgp]),
-            Condition::Prefix(PrefixSet::within(pools.iter().copied())),
-            Condition::Not(Box::new(by_a_node)),
-        ],
-    )
+    nodes.map(|node| as_number(node, local.fabric)).collect()
+}
+
+/// Strict import: nobody outside may draw the pods' traffic to himself. Inside the pools only what a node of the fabric
+/// originated comes in from external peers, as it does where racks are ASes of their own; what lies neither in pools nor in
+/// service ranges does not come in at all. A filter that accepts has decided before.
+fn strict(local: &Local<'_>, pools: &[IpNet]) -> Vec<Term> {
+    let by_a_node = Condition::AsPathOrigin(own_asns(local).into_iter().collect());
+    let within = |nets: &[IpNet]| Condition::Prefix(PrefixSet::within(nets.iter().copied()));
+    let services = super::announce::service_ranges(local.fabric);
+    vec![
+        Term::reject(
+            "inside our pools",
+            vec![
+                Condition::LearnedFrom(vec![LearnedFrom::Ebgp]),
+                within(pools),
+                Condition::Not(Box::new(by_a_node)),
+            ],
+        ),
+        Term::accept("strict: pools", vec![within(pools)], vec![]),
+        Term::accept("strict: services", vec![within(&services)], vec![]),
+    ]
 }
 
 /// Own blocks and borrowed addresses, nothing more specific inside own blocks but what overrides it, service prefixes, and

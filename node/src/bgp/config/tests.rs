@@ -517,3 +517,64 @@ fn local_pref_is_calicos() {
     )]);
     assert_eq!(local_pref(&fabric, &v4), 2_147_483_135);
 }
+
+#[test]
+fn a_session_policy_tunes_the_sessions_that_it_names_and_no_others() {
+    let tor = (Kind::BgpPeer, "tor", r#"{"peerIP":"192.0.2.1","asNumber":65001}"#);
+    let other = (
+        Kind::BgpPeer,
+        "other",
+        r#"{"peerIP":"192.0.2.2","asNumber":65001,"keepaliveTime":"7s"}"#,
+    );
+    let racks = r#"{"bgpPeers":["tor","other"],"strictImport":true,"holdTime":"9s","keepaliveTime":"3s",
+        "maxPrefixesWarnPercent":50,"maxPrefixesRestart":"30s","connectRetryTime":"2s","sendHoldTime":"500s",
+        "gracefulRestart":false,"longLivedTime":"1h0m0s","damping":false,"bfd":{"minTx":"50ms","multiplier":5}}"#;
+    let derived = derived(
+        &[
+            tor,
+            other,
+            (Kind::BgpSessionPolicy, "a", racks),
+            (
+                Kind::BgpSessionPolicy,
+                "b",
+                r#"{"bgpPeers":["other"],"holdTime":"30s","maxPrefixes":7}"#,
+            ),
+            (Kind::BgpSessionPolicy, "c", r#"{"mesh":true,"holdTime":"60s"}"#),
+            (
+                Kind::BgpSessionPolicy,
+                "d",
+                r#"{"nodeSelector":"nobody == 'here'","maxPrefixes":1}"#,
+            ),
+        ],
+        &[],
+    );
+    assert_eq!(derived.warnings, [] as [&str; 0]);
+    let secs = |s| Some(std::time::Duration::from_secs(s));
+    let tor = peer_of(&derived, "192.0.2.1");
+    assert_eq!(
+        (tor.timers.hold_secs, tor.timers.keepalive, tor.timers.send_hold),
+        (9, secs(3), secs(500))
+    );
+    assert_eq!(Some(tor.timers.connect_retry), secs(2));
+    assert_eq!(
+        (tor.prefixes_max, tor.prefixes_warn_percent, tor.prefixes_restart),
+        (Some(10_000), 50, secs(30))
+    );
+    assert!(!tor.graceful_restart.enabled && !tor.idle_hold);
+    assert_eq!(tor.graceful_restart.long_lived_secs, Some(3600));
+    let bfd = tor.bfd.unwrap();
+    assert_eq!(
+        (bfd.min_tx, bfd.multiplier),
+        (std::time::Duration::from_millis(50), 5)
+    );
+    let other = peer_of(&derived, "192.0.2.2");
+    assert_eq!(
+        (other.timers.hold_secs, other.timers.keepalive, other.prefixes_max),
+        (9, secs(7), Some(7)),
+        "the first by name decides, and Calico's own field before it"
+    );
+    let mesh = derived.config.peers.iter().find(|p| p.asn == 64512).unwrap();
+    assert_eq!((mesh.timers.hold_secs, mesh.prefixes_max), (60, None));
+    assert_eq!(mesh.import.default, twill_bgp::policy::Verdict::Accept);
+    assert_eq!(tor.import.default, twill_bgp::policy::Verdict::Reject);
+}

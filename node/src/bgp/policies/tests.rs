@@ -117,6 +117,16 @@ fn judge(policy: &Policy, prefix: &str, route: &Route) -> String {
 
 /// The policies of a session of n1, which has these blocks, with these filters.
 fn pair(objects: &[(Kind, &str, &str)], ours: &[&str], filters: &[&str]) -> Result<Pair, String> {
+    made(objects, ours, filters, false)
+}
+
+/// The same, with strict import or without.
+fn made(
+    objects: &[(Kind, &str, &str)],
+    ours: &[&str],
+    filters: &[&str],
+    strict: bool,
+) -> Result<Pair, String> {
     let fabric = fabric(objects);
     let passwords = Passwords::new();
     let local = Local {
@@ -128,7 +138,7 @@ fn pair(objects: &[(Kind, &str, &str)], ours: &[&str], filters: &[&str]) -> Resu
     };
     let ours = ours.iter().map(|n| n.parse().unwrap()).collect();
     let names: Vec<String> = filters.iter().map(|f| (*f).to_owned()).collect();
-    Policies::new(&local, &ours).of(&names)
+    Policies::new(&local, &ours).of(&names, strict)
 }
 
 const POOL: (Kind, &str, &str) = (Kind::IpPool, "pool", r#"{"cidr":"10.244.0.0/16"}"#);
@@ -144,7 +154,39 @@ fn every_martian_is_a_prefix() {
 }
 
 #[test]
-fn everything_comes_in_but_martians_and_what_lies_inside_our_pools() {
+fn everything_comes_in_but_martians_and_what_a_filter_rejects() {
+    let import = pair(&[POOL], &[], &[]).unwrap().import;
+    let check = |prefix, expected| assert_eq!(judge(&import, prefix, &EBGP), expected, "{prefix}");
+    for good in [
+        "10.244.3.64/26",
+        "0.0.0.0/0",
+        "192.0.2.0/24",
+        "10.0.0.0/8",
+        "::/0",
+        "2001:db8::/32",
+    ] {
+        check(good, "accept");
+    }
+    for bad in ["127.0.0.0/8", "0.0.0.0/8", "224.1.0.0/16", "fe80::/64"] {
+        check(bad, "reject");
+    }
+    let filter = (
+        Kind::BgpFilter,
+        "f",
+        r#"{"importV4":[{"action":"Reject","matchOperator":"In","cidr":"10.244.0.0/16"}]}"#,
+    );
+    let filtered = pair(&[POOL, filter], &[], &["f"]).unwrap().import;
+    assert_eq!(judge(&filtered, "10.244.3.64/26", &EBGP), "reject");
+    assert_eq!(judge(&filtered, "192.0.2.0/24", &EBGP), "accept");
+}
+
+#[test]
+fn under_strict_import_only_pools_and_services_come_in() {
+    let services = (
+        Kind::BgpConfiguration,
+        "default",
+        r#"{"serviceClusterIPs":[{"cidr":"10.96.0.0/12"}]}"#,
+    );
     let rack = (
         Kind::Node,
         "n2",
@@ -155,7 +197,7 @@ fn everything_comes_in_but_martians_and_what_lies_inside_our_pools() {
         "f",
         r#"{"importV4":[{"action":"Accept","matchOperator":"In","cidr":"10.244.3.0/24"}]}"#,
     );
-    let import = pair(&[POOL, rack], &[], &[]).unwrap().import;
+    let import = made(&[POOL, rack, services], &[], &[], true).unwrap().import;
     let inside = |path: &[u32]| {
         let route = Route {
             path: path.to_vec(),
@@ -175,14 +217,12 @@ fn everything_comes_in_but_martians_and_what_lies_inside_our_pools() {
         "accept",
         "other nodes are trusted"
     );
-    let filtered = pair(&[POOL, filter], &[], &["f"]).unwrap().import;
+    let filtered = made(&[POOL, filter], &[], &["f"], true).unwrap().import;
     assert_eq!(judge(&filtered, "10.244.3.64/26", &EBGP), "accept");
     assert_eq!(judge(&filtered, "10.244.4.64/26", &EBGP), "reject");
     let check = |prefix, expected| assert_eq!(judge(&import, prefix, &EBGP), expected, "{prefix}");
-    for good in ["0.0.0.0/0", "192.0.2.0/24", "10.0.0.0/8", "::/0", "2001:db8::/32"] {
-        check(good, "accept");
-    }
-    for bad in ["127.0.0.0/8", "0.0.0.0/8", "224.1.0.0/16", "fe80::/64"] {
+    check("10.96.7.0/24", "accept");
+    for bad in ["0.0.0.0/0", "192.0.2.0/24", "10.0.0.0/8", "::/0", "127.0.0.0/8"] {
         check(bad, "reject");
     }
 }
