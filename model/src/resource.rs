@@ -18,8 +18,8 @@ use crate::meta::ObjectMeta;
 use crate::resources::node::NodeStatus;
 use crate::resources::tier::TierStatus;
 use crate::resources::{
-    bgpconfiguration, bgpfilter, bgppeer, clusterinformation, felixconfiguration, ipamconfiguration, ippool,
-    networkset, node, policy, profile, tier, workloadendpoint,
+    bgpconfiguration, bgpfilter, bgppeer, bgpsessionpolicy, clusterinformation, felixconfiguration,
+    ipamconfiguration, ippool, networkset, node, policy, profile, tier, workloadendpoint,
 };
 
 /// Most bytes that a stored object may have: etcd's default limit on a request.

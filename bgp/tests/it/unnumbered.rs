@@ -23,9 +23,10 @@ struct Frr<'a> {
 }
 
 impl<'a> Frr<'a> {
-    fn start(lab: &'a Lab, neighbour: &str) -> Self {
+    async fn start(lab: &'a Lab, neighbour: &str) -> Self {
         let dir = lab.dir().display().to_string();
-        std::fs::set_permissions(lab.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        // zebra gives up its rights at once and makes its sockets as another user.
+        std::fs::set_permissions(lab.dir(), std::fs::Permissions::from_mode(0o777)).unwrap();
         let config = format!(
             "frr defaults datacenter\ninterface cable\n no ipv6 nd suppress-ra\nrouter bgp 64999\n bgp router-id 10.9.0.2\n \
              no bgp ebgp-requires-policy\n no bgp network import-check\n no bgp default ipv4-unicast\n coalesce-time 0\n \
@@ -40,7 +41,6 @@ impl<'a> Frr<'a> {
             std::fs::write(&file, text).unwrap();
             let common = [
                 &*binary,
-                "-S",
                 "-z",
                 &zserv,
                 "-f",
@@ -49,15 +49,19 @@ impl<'a> Frr<'a> {
                 &pid,
                 "--vty_socket",
                 &dir,
+                "-P",
+                "0",
             ];
             lab.daemon(&[&common[..], more].concat())
         };
         let zebra = start(
             "zebra",
             "frr defaults datacenter\ninterface cable\n no ipv6 nd suppress-ra\n",
-            &["-P", "0"],
+            &[],
         );
-        let bgpd = start("bgpd", &config, &["-P", "0", "-p", "179"]);
+        let socket = lab.dir().join("zserv");
+        eventually("zebra", async || socket.exists(), |there| *there).await;
+        let bgpd = start("bgpd", &config, &["-S", "-p", "179"]);
         Self {
             lab,
             _daemons: [zebra, bgpd],
@@ -128,7 +132,7 @@ async fn routes_flow_both_ways(lab: &Lab, frr: &Frr<'_>, ours: &Ours) {
 #[tokio::test]
 async fn we_find_the_neighbour_by_its_advertisements_and_dial() {
     let lab = Lab::new();
-    let frr = Frr::start(&lab, " neighbor cable passive\n");
+    let frr = Frr::start(&lab, " neighbor cable passive\n").await;
     let ours = ours(&lab, false);
     routes_flow_both_ways(&lab, &frr, &ours).await;
 }
@@ -136,7 +140,7 @@ async fn we_find_the_neighbour_by_its_advertisements_and_dial() {
 #[tokio::test]
 async fn the_neighbour_finds_us_by_ours_and_dials() {
     let lab = Lab::new();
-    let frr = Frr::start(&lab, "");
+    let frr = Frr::start(&lab, "").await;
     let ours = ours(&lab, true);
     routes_flow_both_ways(&lab, &frr, &ours).await;
 }
@@ -144,7 +148,7 @@ async fn the_neighbour_finds_us_by_ours_and_dials() {
 #[tokio::test]
 async fn nobody_on_another_link_is_taken_for_the_neighbour() {
     let lab = Lab::new();
-    let _frr = Frr::start(&lab, "");
+    let _frr = Frr::start(&lab, "").await;
     let mut peer = PeerConfig::on_link("lo", None, 64999);
     peer.timers.connect_retry = Duration::from_millis(200);
     let ours = lab.ours(Config {
