@@ -13,6 +13,7 @@ use crate::wire::{AttrSet, Notification};
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// What is used of the bounds.
@@ -52,9 +53,9 @@ impl Shared {
     pub(super) fn alarm(&mut self, alarm: Alarm, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.usage.alarms.remove(&alarm);
-        } else if !self.usage.alarms.contains_key(&alarm) {
+        } else if let Entry::Vacant(place) = self.usage.alarms.entry(alarm) {
             let what = what();
-            self.usage.alarms.insert(alarm, what.clone());
+            place.insert(what.clone());
             self.out.push_back(Output::Alarm(what));
         }
     }

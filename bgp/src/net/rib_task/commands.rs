@@ -153,7 +153,8 @@ impl RibTask {
 
     pub(super) fn answer_best(&mut self) {
         self.show_best();
-        if self.best_wanted.is_none() || !(self.speaker.has_best_changes() || !self.untaken.is_empty()) {
+        let nothing = self.untaken.is_empty() && !self.speaker.has_best_changes();
+        if self.best_wanted.is_none() || nothing {
             return;
         }
         let changes = self.newest_best();
