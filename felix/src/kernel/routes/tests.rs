@@ -347,7 +347,7 @@ fn ten_thousand_routes_are_written_and_removed() {
         let many: Routes = (0..10_000_u32)
             .map(|i| {
                 (
-                    IpNet::from(std::net::IpAddr::from(std::net::Ipv4Addr::from(0x0b00_0000 + i))),
+                    IpNet::from(IpAddr::from(std::net::Ipv4Addr::from(0x0b00_0000 + i))),
                     bgp(&["172.31.0.2"]),
                 )
             })
