@@ -288,7 +288,10 @@ fn a_reflector_passes_on_service_addresses() {
         fabric: &fabric,
         passwords: &passwords,
     };
-    let export = Policies::new(&local, &BTreeSet::new()).of(&[]).unwrap().export;
+    let export = Policies::new(&local, &BTreeSet::new())
+        .of(&[], false)
+        .unwrap()
+        .export;
     assert_eq!(judge(&export, "198.51.100.7/32", &IBGP), "accept");
     assert_eq!(judge(&export, "203.0.113.7/32", &IBGP), "reject");
 }
