@@ -13,7 +13,6 @@ mod fd;
 mod output;
 mod plugin;
 mod prev;
-mod spool;
 
 use std::io::{Read, Write};
 use std::process::ExitCode;

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use twill_proto::cni::{self, Attachment, Request, gc::Valid, reply::Outcome, request::Op};
+use twill_proto::cni::{self, Attachment, Request, gc::Valid, reply::Outcome, request::Op, spool};
 
 use crate::args::{self, Command, Env, Target};
 use crate::conf::{self, Conf, SpecVersion};
 use crate::daemon::{self, Failure, Patience};
 use crate::error::{CniError, code};
-use crate::{fd, output, prev, spool};
+use crate::{fd, output, prev};
 
 /// Name of the daemon's socket under the run dir.
 const SOCKET: &str = "cni.sock";
@@ -165,7 +165,7 @@ fn del(conf: &Conf, target: &Target) -> Result<String, CniError> {
         Ok(Outcome::Error(e)) => Err(reported(e)),
         Ok(_) => Ok(String::new()),
         Err(Failure::Garbled(reason)) => Err(CniError::new(code::IO, reason)),
-        Err(Failure::Away(reason)) => spool::record(&run_dir, &attachment)
+        Err(Failure::Away(reason)) => spool::record(&run_dir.join(spool::SPOOL_DIR), &attachment)
             .map(|()| String::new())
             .map_err(|e| {
                 CniError::new(

@@ -26,6 +26,8 @@ pub struct UpdateBatch {
     pub revision: Revision,
     /// At most one per key, in order of revision.
     pub updates: Vec<Update>,
+    /// The same and what cannot be read, as stored.
+    pub raw: Vec<Change>,
     /// Values that cannot be read; nothing else is said of their keys.
     pub unreadable: Vec<Unreadable>,
     /// A full pass has ended, now or earlier. Once true it stays true.
@@ -126,7 +128,8 @@ impl Updates {
     fn read_some(&mut self) -> Option<UpdateBatch> {
         let (mut changes, mut batch) = self.work.take()?;
         for change in changes.by_ref().take(DECODE_CHUNK) {
-            self.read(change, &mut batch);
+            self.read(&change, &mut batch);
+            batch.raw.push(change);
         }
         if changes.len() > 0 {
             self.work = Some((changes, batch));
@@ -138,10 +141,15 @@ impl Updates {
         Some(batch)
     }
 
-    fn read(&mut self, change: Change, batch: &mut UpdateBatch) {
+    fn read(&mut self, change: &Change, batch: &mut UpdateBatch) {
         let Some(key) = parse(&change.key) else { return };
         let revision = i64::try_from(change.revision).unwrap_or(i64::MAX);
-        let value = match change.value.map(|kv| Value::decode(&key, &kv.value)).transpose() {
+        let value = match change
+            .value
+            .as_ref()
+            .map(|kv| Value::decode(&key, &kv.value))
+            .transpose()
+        {
             Ok(value) => value,
             Err(error) => {
                 if let Some(suppressed) = self.log.spend(Instant::now()) {

@@ -1,6 +1,6 @@
-//! What an operator asks for by name: release what reports agree on, remove a node, split a pool, change the settings.
+//! What an operator asks for by name: report, release what is named, remove a node, split a pool, change the settings.
 //!
-//! Each is a pure plan and a short function that carries it out. Validation and messages are those of `calicoctl ipam`.
+//! Each is a plan and a short function that carries it out. Validation and messages are those of `calicoctl ipam`.
 
 mod configure;
 mod release;
@@ -8,8 +8,8 @@ mod remove;
 mod report;
 mod split;
 
-pub use configure::{Change, ConfigureError, configure, configured};
-pub use release::{Leaked, ReleaseError, Terms, release_leaked};
+pub use configure::{Change, ConfigureError, Settings, configure, configured, settings};
+pub use release::{Named, ReleaseError, release};
 pub use remove::remove_node;
-pub use report::{CheckReport, HandleInfo, Reported, report};
+pub use report::{Fact, HandleState, ReportedAddress, ReportedBlock, ReportedHandle, Stray, Summary, Walk};
 pub use split::{PARTS_MAX, Split, SplitError, split, split_pool};

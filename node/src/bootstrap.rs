@@ -133,7 +133,7 @@ impl Bootstrap {
 
     /// Deletions that the plugin noted while no daemon ran.
     pub(crate) fn cni_spool(&self) -> PathBuf {
-        self.run_dir.join("cni-spool")
+        self.run_dir.join(twill_proto::cni::spool::SPOOL_DIR)
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use twill_datastore::etcd::EtcdStore;
 use twill_datastore::syncer::Syncer;
+use twill_datastore::updates::Updates;
 use twill_felix::calc::Graph;
 use twill_felix::kernel;
 use twill_felix::plan::base;
@@ -83,6 +84,7 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         ours: Arc::new(BTreeSet::new()),
         warned: Vec::new(),
         refused: BTreeMap::new(),
+        unreadable: None,
         snapshots: snapshots_tx,
         fallback: Some(Fallback {
             file: bootstrap.bgp_cache(),
@@ -115,7 +117,7 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         allocator.run(stop).await;
         Ok(())
     });
-    supervisor.start("hub", |stop| hub.run(changes, stop));
+    supervisor.start("hub", |stop| hub.run(Updates::new(changes), stop));
     let collector = Runner::new(store.clone(), &bootstrap.node_name, system_clock());
     supervisor.start("collector", |stop| async move {
         collector.run(stop).await;

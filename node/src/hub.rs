@@ -1,7 +1,7 @@
 //! Where the datastore's changes arrive and fan out: one task, one copy of each fact for everybody.
 //!
 //! ```text
-//! Syncer --batches--> hub --Update--> Fabric (shared view), felix::calc, ipam allocator
+//! Syncer --Updates--> hub --Update--> Fabric (shared view), felix::calc, ipam allocator
 //!                      |--watch: Intent--> bgp
 //!                      |--Desired (latest wins)--> felix::kernel
 //!                      '--watch: Endpoints--> http
@@ -17,13 +17,14 @@ use anyhow::{Result, bail};
 use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use twill_datastore::syncer::{Health as StoreHealth, Receiver, State, SyncBatch};
+use twill_datastore::syncer::{Health as StoreHealth, State};
+use twill_datastore::updates::{UnreadableList, UpdateBatch, Updates};
 use twill_datastore::{KeyRange, Revision};
 use twill_felix::calc::Graph;
 use twill_felix::kernel;
 use twill_ipam::Observed;
 use twill_model::meta::Timestamp;
-use twill_model::{Key, Kind, Update, Value};
+use twill_model::{Key, Kind, Update};
 
 use crate::bgp::Intent;
 use crate::bgp::announce::announcements;
@@ -78,6 +79,8 @@ pub(crate) struct Hub {
     pub(crate) warned: Vec<String>,
     /// Why objects are not used as they are, by name, for health.
     pub(crate) refused: BTreeMap<String, String>,
+    /// What of the datastore cannot be read now, for health.
+    pub(crate) unreadable: Option<watch::Receiver<UnreadableList>>,
     /// What sessions are derived from, for the next start without the datastore.
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     /// What to speak by while the datastore has never been heard.
@@ -98,8 +101,9 @@ impl Hub {
     ///
     /// # Errors
     /// The syncer is gone.
-    pub(crate) async fn run(mut self, mut changes: Receiver, stop: CancellationToken) -> Result<()> {
+    pub(crate) async fn run(mut self, mut changes: Updates, stop: CancellationToken) -> Result<()> {
         let mut state = changes.state();
+        self.unreadable = Some(changes.unreadable());
         let mut recheck = tokio::time::interval(RECHECK);
         let fall_back = tokio::time::sleep(FALL_BACK_AFTER);
         tokio::pin!(fall_back);
@@ -123,40 +127,16 @@ impl Hub {
         }
     }
 
-    fn take(&mut self, batch: SyncBatch) {
-        let count = batch.changes.len();
-        let mut unreadable = 0;
+    fn take(&mut self, batch: UpdateBatch) {
+        let count = batch.raw.len();
         let mut touched = Touched::default();
-        for change in &batch.changes {
-            let Ok(path) = std::str::from_utf8(&change.key) else {
-                continue;
-            };
-            let key = Key::parse(path);
-            let value = match change
-                .value
-                .as_ref()
-                .map(|kv| Value::decode(&key, &kv.value))
-                .transpose()
-            {
-                Ok(value) => value,
-                Err(error) => {
-                    // The last good value stays, everywhere.
-                    tracing::warn!(key = path, %error, "unreadable value in the datastore");
-                    unreadable += 1;
-                    continue;
-                }
-            };
-            let mut update = Update {
-                key,
-                value,
-                revision: i64::try_from(change.revision).unwrap_or(i64::MAX),
-            };
+        for mut update in batch.updates {
             self.judge(&mut update);
             let news = self.fabric.write().apply(&self.node, &update);
             touched = touched.or(news);
             self.graph.update(&update);
         }
-        let observed = batch.changes.into_iter().map(|change| match change.value {
+        let observed = batch.raw.into_iter().map(|change| match change.value {
             Some(kv) => kv.into(),
             None => Observed::Absent {
                 key: change.key,
@@ -168,8 +148,7 @@ impl Hub {
         } else {
             self.ipam.update(observed);
         }
-        self.metrics
-            .datastore(u64::try_from(count).unwrap_or(u64::MAX), unreadable);
+        self.metrics.datastore(count, batch.unreadable.len());
         if batch.in_sync && !self.fabric.read().in_sync {
             tracing::info!(revision = batch.revision, "datastore in sync");
             self.fallback = None;
@@ -302,7 +281,15 @@ impl Hub {
 
     fn detail(&self, revision: Revision) -> String {
         let refused = self.refused.values().map(|why| format!("; {why}"));
-        format!("revision {revision}{}", refused.collect::<String>())
+        let refused = refused.collect::<String>();
+        let list = self.unreadable.as_ref().map(|list| list.borrow().clone());
+        let unreadable = list
+            .filter(|list| list.total > 0)
+            .map_or_else(String::new, |list| {
+                let first = list.first.first().map_or("", |first| first.key.as_str());
+                format!("; {} values cannot be read, such as {first}", list.total)
+            });
+        format!("revision {revision}{refused}{unreadable}")
     }
 
     fn say_health(&self, state: &State) {

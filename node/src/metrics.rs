@@ -181,9 +181,10 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    pub(crate) fn datastore(&self, updates: u64, unreadable: u64) {
-        self.datastore_updates.inc_by(updates);
-        self.datastore_unreadable.inc_by(unreadable);
+    pub(crate) fn datastore(&self, updates: usize, unreadable: usize) {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        self.datastore_updates.inc_by(count(updates));
+        self.datastore_unreadable.inc_by(count(unreadable));
     }
 
     /// The text of a scrape, with what is only known now: who is ready, and the text of the BGP peers.

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -59,6 +59,7 @@ impl Supervisor {
         tracing::info!("stopping");
         while let Some(subsystem) = self.subsystems.pop() {
             subsystem.token.cancel();
+            let begun = Instant::now();
             if tokio::time::timeout(STOP_DEADLINE, self.ended(subsystem.id))
                 .await
                 .is_err()
@@ -66,6 +67,8 @@ impl Supervisor {
                 tracing::warn!(subsystem = subsystem.name, "did not stop in time");
                 subsystem.abort.abort();
             }
+            let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::debug!(subsystem = subsystem.name, took_ms, "stopped");
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 #[cfg(feature = "cni")]
 pub mod cni {
     mod frame;
+    pub mod spool;
 
     #[allow(
         missing_docs,

@@ -91,3 +91,14 @@ pub(crate) fn pods(name: &Name) -> Scene {
     demo::attach::attach(&mut scene).unwrap();
     scene
 }
+
+/// Keys of the store that name `what`.
+pub(crate) fn keys_of(lab: &Lab, what: &str) -> Vec<String> {
+    let keys = lab
+        .etcdctl(&["get", "--prefix", "/calico/", "--keys-only"])
+        .unwrap();
+    keys.lines()
+        .filter(|k| k.contains(what))
+        .map(str::to_owned)
+        .collect()
+}

@@ -5,7 +5,7 @@ mod cri;
 mod daemon;
 mod image;
 
-use crate::common::{Name, nodes};
+use crate::common::{Name, keys_of, nodes};
 use cri::{LinuxSandboxConfig, PortMapping, SandboxConfig, SandboxMetadata};
 use daemon::Containerd;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -44,16 +44,6 @@ fn fetches(lab: &Lab, member: &str, to: Ipv4Addr, port: u16) {
         Ok(())
     });
     asked.unwrap_or_else(|e| panic!("{member} to {to}: {e:#}"));
-}
-
-fn keys_of(lab: &Lab, what: &str) -> Vec<String> {
-    let keys = lab
-        .etcdctl(&["get", "--prefix", "/calico/", "--keys-only"])
-        .unwrap();
-    keys.lines()
-        .filter(|k| k.contains(what))
-        .map(str::to_owned)
-        .collect()
 }
 
 fn no_keys_of(lab: &Lab, what: &str) {

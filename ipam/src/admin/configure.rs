@@ -1,16 +1,19 @@
 //! `ipam configure`: the key that allocators obey and the resource that people see, in one transaction.
 
-use twill_datastore::{Compare, Op, Store, StoreError, Txn};
+use twill_datastore::{Compare, KeyValue, Op, Revision, Store, StoreError, Txn};
 use twill_model::change::{self, Birth, ChangeError};
+use twill_model::initial::{self, DEFAULT};
 use twill_model::ipam::IpamConfig;
+use twill_model::key::IPAM_CONFIG;
 use twill_model::kind::Kind;
 use twill_model::resources::ipamconfiguration::{IpamConfiguration, Switch};
-use twill_model::{AnyResource, Resource, ResourceKey, initial};
+use twill_model::{AnyResource, Resource, ResourceKey};
 
 /// How often the settings are written against others who change them too.
 const ATTEMPTS_MAX: u32 = 20;
-/// The most blocks a node may be allowed, and the longest cool-down: Calico's bounds.
-const BLOCKS_MAX: i64 = 1_000_000;
+/// The greatest cap that the resource may show. Allocators obey any.
+const BLOCKS_SHOWN_MAX: i64 = 1_000_000;
+/// The longest cool-down: Calico's bound.
 const COOLDOWN_SECS_MAX: i64 = 1200;
 
 /// What to change; `None` stays as it is.
@@ -20,7 +23,7 @@ pub struct Change {
     pub strict_affinity: Option<bool>,
     /// Nodes claim blocks as they need them.
     pub auto_allocate_blocks: Option<bool>,
-    /// Most blocks of a node; 0 is the default of 20.
+    /// Most blocks of a node; 0 or less is the default of 20.
     pub max_blocks_per_host: Option<i64>,
     /// Seconds for which a released address is not given again.
     pub ip_cooldown_seconds: Option<i64>,
@@ -32,15 +35,13 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigureError {
     /// Nobody could get an address.
-    #[error(
-        "strictAffinity and autoAllocateBlocks cannot both be off: nodes would own no block and borrow none"
-    )]
+    #[error("Cannot disable 'StrictAffinity' and 'AutoAllocateBlocks' at the same time")]
     NeitherStrictNorAuto,
     /// The cap is only well defined with strict affinity.
-    #[error("maxBlocksPerHost {0} requires strictAffinity: turn it on in the same command")]
+    #[error("MaxBlocksPerHost requires StrictAffinity to be enabled")]
     CapWithoutStrict(i64),
     /// Outside the bounds.
-    #[error("{field} is {value}: it must be between 0 and {max}")]
+    #[error("{field} is {value}, and must be 0 to {max}")]
     OutOfRange {
         /// The setting.
         field: &'static str,
@@ -84,13 +85,12 @@ pub fn configured(old: &IpamConfig, change: &Change) -> Result<IpamConfig, Confi
         new.max_blocks_per_host = cap;
     }
     if let Some(secs) = change.ip_cooldown_seconds {
+        bound("ipCooldownSeconds", secs, COOLDOWN_SECS_MAX)?;
         new.ip_cooldown_seconds = secs;
     }
     if let Some(on) = change.vm_address_persistence {
         new.kube_virt_vm_address_persistence = Some(if on { "Enabled" } else { "Disabled" }.to_owned());
     }
-    bound("maxBlocksPerHost", new.max_blocks_per_host, BLOCKS_MAX)?;
-    bound("ipCooldownSeconds", new.ip_cooldown_seconds, COOLDOWN_SECS_MAX)?;
     if !new.strict_affinity && !new.auto_allocate_blocks {
         return Err(ConfigureError::NeitherStrictNorAuto);
     }
@@ -108,8 +108,38 @@ fn bound(field: &'static str, value: i64, max: i64) -> Result<(), ConfigureError
     }
 }
 
+/// The settings as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What allocators obey.
+    pub config: IpamConfig,
+    /// A sentence if people see something else.
+    pub warning: Option<String>,
+}
+
+/// What allocators obey and, if people see something else, a sentence that says so.
+///
+/// # Errors
+/// If the store fails, or what allocators obey cannot be read.
+pub async fn settings(store: &impl Store) -> Result<Settings, ConfigureError> {
+    let pair = Pair::read(store).await?;
+    let warning = pair
+        .shown
+        .as_ref()
+        .filter(|shown| said(shown, &pair.config).spec != shown.spec);
+    let warning = warning.map(|_| {
+        format!(
+            "IPAMConfiguration {DEFAULT} differs from {IPAM_CONFIG}, and allocators obey the latter; twillctl ipam configure writes both"
+        )
+    });
+    Ok(Settings {
+        config: pair.config,
+        warning,
+    })
+}
+
 /// Changes the settings and says what they are now. Key and resource are written in one transaction; allocators obey it from
-/// their next one on.
+/// their next one on. A resource that cannot be read is not overwritten.
 ///
 /// # Errors
 /// As [`ConfigureError`] says; nothing was written then, unless the store says that its outcome is unknown.
@@ -118,30 +148,17 @@ pub async fn configure(
     change: &Change,
     birth: &Birth,
 ) -> Result<IpamConfig, ConfigureError> {
-    let resource_key = ResourceKey::cluster(Kind::IpamConfiguration, "default").path();
     for _ in 0..ATTEMPTS_MAX {
-        let config = store.get(twill_model::key::IPAM_CONFIG).await?;
-        let resource = store.get(resource_key.clone()).await?;
-        let old = match &config {
-            Some(kv) => {
-                IpamConfig::decode(&kv.value).map_err(|e| unreadable(twill_model::key::IPAM_CONFIG, e))?
-            }
-            None => IpamConfig::default(),
-        };
-        let new = configured(&old, change)?;
-        let stored = match &resource {
-            Some(kv) => Some(IpamConfiguration::decode(&kv.value).map_err(|e| unreadable(&resource_key, e))?),
-            None => None,
-        };
-        let shown = shown(&new, stored.as_ref(), birth)?;
-        let at = |kv: &Option<twill_datastore::KeyValue>| kv.as_ref().map_or(0, |kv| kv.mod_revision);
+        let pair = Pair::read(store).await?;
+        let new = configured(&pair.config, change)?;
+        let shown = shown(&new, pair.shown.as_ref(), birth)?;
         let txn = Txn::when(vec![
-            Compare::mod_revision(twill_model::key::IPAM_CONFIG, at(&config)),
-            Compare::mod_revision(resource_key.clone(), at(&resource)),
+            Compare::mod_revision(IPAM_CONFIG, pair.config_revision),
+            Compare::mod_revision(shown_key(), pair.shown_revision),
         ])
         .then(vec![
-            Op::put(twill_model::key::IPAM_CONFIG, encode(&new)?),
-            Op::put(resource_key.clone(), shown.encode()),
+            Op::put(IPAM_CONFIG, encode(&new)?),
+            Op::put(shown_key(), shown.encode()),
         ]);
         if store.txn(txn).await?.succeeded {
             return Ok(new);
@@ -150,35 +167,79 @@ pub async fn configure(
     Err(ConfigureError::Contended)
 }
 
+/// Both objects as stored; revision 0 is none.
+struct Pair {
+    config: IpamConfig,
+    config_revision: Revision,
+    shown: Option<IpamConfiguration>,
+    shown_revision: Revision,
+}
+
+impl Pair {
+    async fn read(store: &impl Store) -> Result<Self, ConfigureError> {
+        let ops = vec![Op::get(IPAM_CONFIG), Op::get(shown_key())];
+        let reply = store.txn(Txn::default().then(ops)).await?;
+        let kv = |at: usize| -> Option<&KeyValue> { reply.responses.get(at)?.kvs().first() };
+        let config = match kv(0) {
+            Some(kv) => IpamConfig::decode(&kv.value).map_err(|e| unreadable(IPAM_CONFIG, e))?,
+            None => IpamConfig::default(),
+        };
+        let shown = match kv(1) {
+            Some(kv) => Some(IpamConfiguration::decode(&kv.value).map_err(|e| unreadable(&shown_key(), e))?),
+            None => None,
+        };
+        let revision = |at: usize| kv(at).map_or(0, |kv| kv.mod_revision);
+        Ok(Self {
+            config,
+            config_revision: revision(0),
+            shown,
+            shown_revision: revision(1),
+        })
+    }
+}
+
+fn shown_key() -> String {
+    ResourceKey::cluster(Kind::IpamConfiguration, DEFAULT).path()
+}
+
 /// The resource that says the same.
 fn shown(
     config: &IpamConfig,
     stored: Option<&IpamConfiguration>,
     birth: &Birth,
 ) -> Result<AnyResource, ChangeError> {
-    let mut new = match stored {
+    let new = match stored {
         Some(stored) => stored.clone(),
         None => match initial::ipam_configuration() {
             AnyResource::IpamConfiguration(initial) => (*initial).clone(),
             _ => return Err(ChangeError::Provided("IPAMConfiguration default".to_owned())),
         },
     };
-    new.spec.strict_affinity = config.strict_affinity;
-    new.spec.auto_allocate_blocks = config.auto_allocate_blocks;
-    new.spec.max_blocks_per_host = i32::try_from(config.max_blocks_per_host).unwrap_or(i32::MAX);
-    new.spec.ip_cooldown_seconds = i32::try_from(config.ip_cooldown_seconds).unwrap_or(i32::MAX);
-    new.spec.kubevirt_vm_address_persistence = match config.kube_virt_vm_address_persistence.as_deref() {
-        Some("Enabled") => Some(Switch::Enabled),
-        Some("Disabled") => Some(Switch::Disabled),
-        _ => None,
-    };
-    let new: AnyResource = new.into();
+    let new: AnyResource = said(&new, config).into();
     let stored: Option<AnyResource> = stored.map(|s| Resource::clone(s).into());
     change::apply(&new, stored.as_ref(), birth)
 }
 
+/// `object`, saying what allocators obey.
+fn said(object: &IpamConfiguration, config: &IpamConfig) -> IpamConfiguration {
+    let mut said = object.clone();
+    let spec = &mut said.spec;
+    spec.strict_affinity = config.strict_affinity;
+    spec.auto_allocate_blocks = config.auto_allocate_blocks;
+    // A negative number means the default to allocators, and is not allowed here.
+    spec.max_blocks_per_host =
+        i32::try_from(config.max_blocks_per_host.clamp(0, BLOCKS_SHOWN_MAX)).unwrap_or(0);
+    spec.ip_cooldown_seconds = i32::try_from(config.ip_cooldown_seconds).unwrap_or(0);
+    spec.kubevirt_vm_address_persistence = match config.kube_virt_vm_address_persistence.as_deref() {
+        Some("Enabled") => Some(Switch::Enabled),
+        Some("Disabled") => Some(Switch::Disabled),
+        _ => None,
+    };
+    said
+}
+
 fn encode(config: &IpamConfig) -> Result<Vec<u8>, ConfigureError> {
-    twill_model::gojson::to_vec(config).map_err(|e| unreadable(twill_model::key::IPAM_CONFIG, e))
+    twill_model::gojson::to_vec(config).map_err(|e| unreadable(IPAM_CONFIG, e))
 }
 
 fn unreadable(key: &str, reason: impl ToString) -> ConfigureError {

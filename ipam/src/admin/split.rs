@@ -21,18 +21,20 @@ const NAME_CUT: usize = 245;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SplitError {
     /// Nodes would claim blocks in the middle of it.
-    #[error(
-        "the datastore is not locked: run datastore migrate lock first, and unlock when the pool is split"
-    )]
+    #[error("datastore is not locked. Run the `twillctl datastore lock` command in order split the IP pools")]
     NotLocked,
     /// No such pool.
-    #[error("there is no IP pool {0}")]
+    #[error("unable to find an IP pool with the specified name or CIDR: {0}")]
     NoPool(String),
     /// Not 2, 4, 8 ... 64.
-    #[error("a pool is split into 2, 4, 8, 16, 32 or 64 parts, not into {0}")]
+    #[error(
+        "number to split CIDR into is not a valid power of 2: {0}. At most {PARTS_MAX} parts are made at once: split the parts again"
+    )]
     Parts(u32),
     /// The parts would be smaller than a block.
-    #[error("pool {pool} is too small for {parts} parts: each must hold at least one block of /{block_size}")]
+    #[error(
+        "the CIDR {pool} is not large enough to be split into {parts} parts: each must hold a block of /{block_size}"
+    )]
     TooSmall {
         /// The pool's CIDR.
         pool: IpNet,
@@ -50,7 +52,9 @@ pub enum SplitError {
         reason: String,
     },
     /// A part exists already, or somebody changed the pool meanwhile.
-    #[error("pool {0} was changed, or one of its parts exists already: look again")]
+    #[error(
+        "nothing was split: pool {0}, the lock or one of the new names was changed by someone else; try again"
+    )]
     Conflict(String),
     /// A part would not be valid.
     #[error(transparent)]

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use twill_datastore::Store;
 use twill_datastore::mem::MemStore;
 use twill_ipam::admin::{
-    Change, CheckReport, ConfigureError, ReleaseError, SplitError, Terms, configure, release_leaked,
-    remove_node, report, split_pool,
+    Change, ConfigureError, Fact, HandleState, Named, SplitError, Walk, configure, release, remove_node,
+    settings, split_pool,
 };
 use twill_ipam::check::check;
 use twill_ipam::collect::Mode;
-use twill_ipam::{Clock, Now, system_clock};
+use twill_ipam::{Clock, system_clock};
 use twill_model::change::Birth;
 use twill_model::ipam::IpamConfig;
 use twill_model::meta::Timestamp;
@@ -167,107 +167,120 @@ async fn leaky() -> MemStore {
     store
 }
 
-fn terms(force: bool) -> Terms {
-    Terms {
-        version: "v1".to_owned(),
-        force,
+/// Everything that a check looks at.
+async fn facts(store: &MemStore) -> Vec<Fact> {
+    let mut walk = Walk::new(store.clone());
+    let mut facts = Vec::new();
+    while let Some(some) = walk.next().await.unwrap() {
+        facts.extend(some);
     }
+    facts
+}
+
+/// What a report says of the addresses, and of the handles that hold nothing.
+async fn named(store: &MemStore) -> Named {
+    let mut named = Named::default();
+    for fact in facts(store).await {
+        match fact {
+            Fact::Block(block) => {
+                let leaked = block.addresses.into_iter().filter(|a| a.owners.is_empty());
+                named
+                    .addresses
+                    .extend(leaked.map(|a| (a.address, (Some(a.handle), Some(a.sequence)))));
+            }
+            Fact::Handle(handle) if handle.state == HandleState::Leaked => {
+                named.handles.insert(handle.id, handle.revision);
+            }
+            Fact::Handle(_) | Fact::Summary(_) => {}
+        }
+    }
+    named
 }
 
 #[tokio::test]
-async fn what_all_reports_call_leaked_is_released_and_nothing_else() {
+async fn what_is_named_is_released_and_nothing_else() {
     let store = leaky().await;
-    let first = report(&store, "v1", Now::default()).await.unwrap();
-    // Between the two, c got its endpoint back.
-    let address = first
-        .allocations
-        .values()
-        .flatten()
-        .find(|a| a.handle == "net.c")
-        .unwrap();
-    let address = address.ip.parse().unwrap();
-    store
-        .put(endpoint_key("net.c"), endpoint_json("net.c", &[address]))
-        .await
-        .unwrap();
-    let second = report(&store, "v1", Now::default()).await.unwrap();
-    let done = release_leaked(&store, &[first, second], &terms(false), &clock())
-        .await
-        .unwrap();
-    assert_eq!((done.freed.len(), done.handles), (1, vec!["gone".to_owned()]));
+    let named = named(&store).await;
+    assert_eq!((named.addresses.len(), named.handles.len()), (2, 1));
+    let done = release(&store, &named, &clock()).await.unwrap();
+    assert_eq!((done.freed.len(), done.handles), (2, vec!["gone".to_owned()]));
     let contents = Contents::read(&store).await;
     let handles: Vec<&str> = contents.handles.keys().map(String::as_str).collect();
-    assert_eq!(handles, ["net.a", "net.c"]);
+    assert_eq!(handles, ["net.a"]);
+    store.put(CLUSTER, cluster(true)).await.unwrap();
     assert_eq!(check(&store).await.unwrap().problems, []);
 }
 
 #[tokio::test]
-async fn an_address_given_anew_since_the_report_stays() {
+async fn an_address_given_anew_since_it_was_named_stays() {
     let store = leaky().await;
-    let mut old = report(&store, "v1", Now::default()).await.unwrap();
-    for allocation in old.allocations.values_mut().flatten() {
-        allocation.sequence_number = allocation.sequence_number.map(|n| n - 1);
+    let mut old = named(&store).await;
+    for (_, sequence) in old.addresses.values_mut() {
+        *sequence = sequence.map(|n: u64| n - 1);
     }
-    let done = release_leaked(&store, &[old], &terms(false), &clock())
-        .await
-        .unwrap();
-    assert_eq!((done.freed.len(), done.kept.len()), (0, 2), "{done:?}");
-}
-
-#[tokio::test]
-async fn reports_that_do_not_fit_are_refused_as_calicoctl_refuses_them() {
-    let store = leaky().await;
-    let good = report(&store, "v1", Now::default()).await.unwrap();
-    let check = async |report: CheckReport, force: bool, wanted: &str| {
-        let error = release_leaked(&store, &[report], &terms(force), &clock())
-            .await
-            .unwrap_err();
-        assert!(error.to_string().contains(wanted), "{error}");
-    };
-    let other = CheckReport {
-        cluster_guid: "other".to_owned(),
-        ..good.clone()
-    };
-    check(other, true, "of cluster other").await;
-    let version = CheckReport {
-        version: "v0".to_owned(),
-        ..good.clone()
-    };
-    check(version, false, "made by version v0").await;
-    let stale = CheckReport {
-        cluster_information_revision: "1".to_owned(),
-        ..good.clone()
-    };
-    check(stale, true, "stale").await;
-    store.put(CLUSTER, cluster(true)).await.unwrap();
-    let open = report(&store, "v1", Now::default()).await.unwrap();
-    check(open.clone(), false, "not locked").await;
+    old.handles.values_mut().for_each(|at: &mut u64| *at -= 1);
+    old.addresses.insert("10.9.9.9".parse().unwrap(), (None, None));
+    let done = release(&store, &old, &clock()).await.unwrap();
     assert_eq!(
-        release_leaked(&store, &[], &terms(false), &clock()).await,
-        Err(ReleaseError::NoReport)
+        (done.freed.len(), done.kept.len(), done.handles.len()),
+        (0, 3, 0),
+        "{done:?}"
     );
-    let done = release_leaked(&store, &[open], &terms(true), &clock())
-        .await
-        .unwrap();
-    assert_eq!(done.freed.len(), 2);
 }
 
 #[tokio::test]
-async fn a_report_is_calicoctls_json() {
+async fn an_address_named_without_a_handle_goes_whoever_has_it() {
     let store = leaky().await;
-    let report = report(&store, "v1", Now::default()).await.unwrap();
-    let json = serde_json::to_value(&report).unwrap();
-    assert_eq!(json["datastoreLocked"], true);
-    assert_eq!(json["leakedHandles"][0]["ID"], "gone");
-    let leaked = json["allocations"]
-        .as_object()
-        .unwrap()
-        .values()
-        .flat_map(|a| a.as_array().unwrap());
-    let in_use: Vec<bool> = leaked.map(|a| a["inUse"].as_bool().unwrap()).collect();
-    assert_eq!(in_use.iter().filter(|used| !**used).count(), 2);
-    let back: CheckReport = serde_json::from_value(json).unwrap();
-    assert_eq!(back, report);
+    let taken = Contents::read(&store).await.holders();
+    let (address, _) = taken.iter().find(|(_, handle)| *handle == "net.a").unwrap();
+    let mut named = Named::default();
+    named.addresses.insert(*address, (None, None));
+    let done = release(&store, &named, &clock()).await.unwrap();
+    assert_eq!(done.freed, [*address]);
+    let again = release(&store, &named, &clock()).await.unwrap();
+    assert!(again.freed.is_empty());
+}
+
+#[tokio::test]
+async fn a_report_says_who_uses_what_at_one_revision() {
+    let store = leaky().await;
+    let facts = facts(&store).await;
+    let Some(Fact::Summary(summary)) = facts.last() else {
+        panic!("the summary is last: {facts:?}")
+    };
+    assert!(summary.is_locked && summary.revision > 0);
+    assert_eq!((summary.workload_addresses, summary.addresses_in_use), (1, 1));
+    assert_eq!(summary.strays, []);
+    let owners: Vec<usize> = facts
+        .iter()
+        .filter_map(|fact| match fact {
+            Fact::Block(block) => Some(block.addresses.iter().map(|a| a.owners.len())),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(owners.iter().filter(|n| **n == 0).count(), 2, "{facts:?}");
+    let leaked =
+        |fact: &&Fact| matches!(fact, Fact::Handle(h) if h.state == HandleState::Leaked && h.id == "gone");
+    assert_eq!(facts.iter().filter(leaked).count(), 1);
+}
+
+#[tokio::test]
+async fn a_difference_between_what_allocators_obey_and_what_people_see_is_told() {
+    let store = MemStore::new();
+    let change = Change {
+        strict_affinity: Some(true),
+        ..Change::default()
+    };
+    configure(&store, &change, &birth()).await.unwrap();
+    assert_eq!(settings(&store).await.unwrap().warning, None);
+    store
+        .put(CONFIG, r#"{"strict_affinity":false,"auto_allocate_blocks":true}"#)
+        .await
+        .unwrap();
+    let settings = settings(&store).await.unwrap();
+    assert!(!settings.config.strict_affinity);
+    assert!(settings.warning.unwrap().contains("allocators obey the latter"));
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use futures_util::stream::{self, Stream};
 use ipnet::IpNet;
 use tonic::{Request, Response, Status};
-use twill_datastore::client::Client;
 use twill_datastore::{Store, StoreError};
+use twill_ipam::admin::Walk;
 use twill_ipam::check::{Report, check, holder};
 use twill_proto::api::ipam_server::Ipam as Service;
 use twill_proto::api::{
@@ -52,14 +52,14 @@ impl<S: Store> Service for Ipam<S> {
     type ReportStream = Pin<Box<dyn Stream<Item = Result<ReportReply, Status>> + Send>>;
 
     async fn report(&self, _: Request<ReportRequest>) -> Result<Response<Self::ReportStream>, Status> {
-        let walk = report::Walk::new(self.store.clone());
+        let walk = Walk::new(self.store.clone());
         // One page is read when the facts of the one before it have been taken.
         let facts = stream::try_unfold((walk, VecDeque::new()), |(mut walk, mut facts)| async move {
             loop {
                 if let Some(fact) = facts.pop_front() {
-                    return Ok(Some((fact, (walk, facts))));
+                    return Ok(Some((report::message(fact), (walk, facts))));
                 }
-                match walk.next().await? {
+                match walk.next().await.map_err(unavailable)? {
                     Some(more) => facts = more,
                     None => return Ok(None),
                 }
@@ -101,14 +101,13 @@ impl<S: Store> Service for Ipam<S> {
     }
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseReply>, Status> {
-        release::release(&self.store, request.into_inner())
+        release::carry_out(&self.store, request.into_inner())
             .await
             .map(Response::new)
     }
 
     async fn split(&self, request: Request<SplitRequest>) -> Result<Response<SplitReply>, Status> {
-        let client = Client::new(self.store.clone());
-        split::split(&client, &request.into_inner())
+        split::carry_out(&self.store, &request.into_inner())
             .await
             .map(Response::new)
     }

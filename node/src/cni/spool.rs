@@ -1,5 +1,5 @@
-//! Deletions that nobody could carry out when they were asked for: one file each, written by the plugin while no daemon
-//! listened and by the daemon while no store answered. The plugin's side is `cni/src/spool.rs`; the form is the same.
+//! Carries out the deletions that nobody could carry out when they were asked for. Plugin and daemon note them in one
+//! directory, in the form of [`twill_proto::cni::spool`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 use twill_datastore::Store;
-use twill_proto::cni::{self, Attachment, Del, LENGTH_BYTES, Request, request::Op};
+use twill_proto::cni::{Del, spool};
 
 use super::Pods;
 
@@ -17,35 +17,8 @@ use super::Pods;
 const REPLAY_PERIOD: Duration = Duration::from_secs(1);
 /// Deletions carried out in one look, so that one look has an end.
 const REPLAY_MAX: usize = 256;
-/// As the plugin's bound.
-const SPOOL_MAX: usize = 4096;
 /// A note is a few hundred bytes.
 const NOTE_BYTES_MAX: u64 = 64 * 1024;
-
-/// Writes a note.
-///
-/// # Errors
-/// The spool is full or cannot be written.
-pub(super) fn record(dir: &Path, attachment: &Attachment) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    if std::fs::read_dir(dir)?.count() >= SPOOL_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::StorageFull,
-            format!("{} holds {SPOOL_MAX} deletions", dir.display()),
-        ));
-    }
-    let request = Request {
-        op: Some(Op::Del(Del {
-            attachment: Some(attachment.clone()),
-            replayed: true,
-        })),
-    };
-    let frame = cni::encode(&request).map_err(io::Error::other)?;
-    let name = format!("{}-{}", attachment.container_id, attachment.ifname).replace('/', "_");
-    let partial = dir.join(format!(".{name}.partial"));
-    std::fs::write(&partial, frame)?;
-    std::fs::rename(&partial, dir.join(format!("{name}.del")))
-}
 
 /// Carries out what is noted, again and again until cancelled.
 ///
@@ -79,7 +52,7 @@ async fn look<S: Store>(pods: &Pods<S>, dir: &Path) {
     let mut done = 0;
     while let Ok(Some(entry)) = entries.next_entry().await {
         let path = entry.path();
-        if done >= REPLAY_MAX || path.extension().is_none_or(|e| e != "del") {
+        if done >= REPLAY_MAX || !spool::is_note(&path) {
             continue;
         }
         done += 1;
@@ -107,14 +80,5 @@ async fn note(path: &Path) -> io::Result<Del> {
             format!("{size} bytes are too many for a note"),
         ));
     }
-    let bytes = tokio::fs::read(path).await?;
-    let payload = bytes.get(LENGTH_BYTES..).unwrap_or_default();
-    let request: Request = cni::decode(payload).map_err(io::Error::other)?;
-    match request.op {
-        Some(Op::Del(del)) => Ok(Del {
-            replayed: true,
-            ..del
-        }),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not a deletion")),
-    }
+    spool::read(&tokio::fs::read(path).await?)
 }

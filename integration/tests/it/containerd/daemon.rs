@@ -3,7 +3,7 @@
 
 use super::cri::Client;
 use super::image;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -19,6 +19,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Containerd {
     child: Child,
     dir: PathBuf,
+    /// Where containerd wants its sockets: held by every containerd of every lab, and removed with the last.
+    run: File,
     /// Below each controller's hierarchy.
     cgroup: String,
 }
@@ -35,6 +37,7 @@ impl Containerd {
         }
         fs::write(dir.join("config.toml"), config(&dir)).unwrap();
         fs::write(dir.join("start.sh"), script(&dir)).unwrap();
+        let held = hold(RUN);
         let words = ["-m", "-p", "-f", "--mount-proc", "--kill-child", "sh"];
         let mut args: Vec<String> = words.map(str::to_owned).to_vec();
         args.push(dir.join("start.sh").display().to_string());
@@ -49,6 +52,7 @@ impl Containerd {
         let containerd = Self {
             child: child.unwrap(),
             dir,
+            run: held,
             cgroup: format!("/twill-lab-{}-{node}", lab.state.lab),
         };
         let image = image::write(&containerd.dir);
@@ -124,8 +128,28 @@ impl Containerd {
     }
 }
 
+/// A directory that is bound over in containerd's own mount namespace, and so must be there outside.
+const RUN: &str = "/run/containerd";
+
+/// Makes the directory and holds it, so that nobody removes it.
+fn hold(dir: &str) -> File {
+    loop {
+        fs::create_dir_all(dir).unwrap();
+        let Ok(held) = File::open(dir) else { continue };
+        held.lock_shared().unwrap();
+        if Path::new(dir).exists() {
+            return held;
+        }
+    }
+}
+
 impl Drop for Containerd {
     fn drop(&mut self) {
+        // The last one who holds it takes it away, unless somebody has put something in.
+        let _ = self.run.unlock();
+        if self.run.try_lock().is_ok() {
+            let _ = fs::remove_dir(RUN);
+        }
         // The kernel ends every process of its process namespace with it.
         if let Err(error) = self.child.process.kill() {
             eprintln!("containerd is not gone: {error:#}");
@@ -169,7 +193,7 @@ fn config(dir: &Path) -> String {
 fn script(dir: &Path) -> String {
     let dir = dir.display();
     format!(
-        "set -e\nmkdir -p /run/containerd\nmount --bind {dir}/run /run/containerd\n\
+        "set -e\nmount --bind {dir}/run /run/containerd\n\
          mount -t tmpfs tmpfs /opt\nmkdir -p /opt/cni/bin\nmount --bind {dir}/bin /opt/cni/bin\n\
          mount -t tmpfs tmpfs {dir}/etc\nmkdir {dir}/etc/upper {dir}/etc/work\n\
          mount -t overlay overlay -o lowerdir=/etc,upperdir={dir}/etc/upper,workdir={dir}/etc/work /etc\n\

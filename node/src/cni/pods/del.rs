@@ -6,10 +6,10 @@ use twill_datastore::{Compare, KeyValue, Op, Store, Txn};
 use twill_ipam::{Error as IpamError, Release, ReleaseTarget, Riders};
 use twill_model::resources::WorkloadEndpoint;
 use twill_model::{Kind, ResourceKey};
-use twill_proto::cni::{Attachment, Del};
+use twill_proto::cni::{Attachment, Del, spool};
 
 use super::super::endpoint::Workload;
-use super::super::{CniError, code, spool};
+use super::super::{CniError, code};
 use super::{ATTEMPTS_MAX, Pods, attachment, handles, refusal};
 
 /// How long a release may take before it goes to the spool.

@@ -1,33 +1,33 @@
-//! Deletions that the daemon has not heard of yet: one file each under `<run_dir>/cni-spool`, holding the framed request.
-//! The daemon replays and removes them when it starts and while it runs. Written whole or not at all, named after the
-//! attachment, so that the same deletion twice is one file.
+//! Deletions that nobody could carry out when they were asked for: one file each in a directory, holding the framed request.
+//! The plugin writes them while no daemon listens, the daemon while no store answers, and the daemon reads both. Written
+//! whole or not at all, and named after the attachment, so that the same deletion twice is one file.
 
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use twill_proto::cni::{self, Attachment, Del, Request, request::Op};
+use super::{Attachment, Del, LENGTH_BYTES, Request, decode, encode, request::Op};
 
 /// Most deletions kept: more pods than any node runs, four times over. Beyond it DEL fails with "try again later".
-pub(crate) const SPOOL_MAX: usize = 4096;
-
+pub const SPOOL_MAX: usize = 4096;
 /// Directory under the run dir.
-pub(crate) const SPOOL_DIR: &str = "cni-spool";
+pub const SPOOL_DIR: &str = "cni-spool";
+/// What names of notes end in; what else lies there is not yet whole.
+const SUFFIX: &str = "del";
 
-/// Records a deletion.
+/// Records a deletion in `dir`, which is made if it is not there.
 ///
 /// # Errors
 /// The spool is full or cannot be written.
-pub(crate) fn record(run_dir: &Path, attachment: &Attachment) -> io::Result<()> {
-    let dir = run_dir.join(SPOOL_DIR);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+pub fn record(dir: &Path, attachment: &Attachment) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let name = file_name(attachment);
     let path = dir.join(&name);
     if path.exists() {
         return Ok(());
     }
-    if fs::read_dir(&dir)?.count() >= SPOOL_MAX {
+    if fs::read_dir(dir)?.count() >= SPOOL_MAX {
         return Err(io::Error::new(
             io::ErrorKind::StorageFull,
             format!("{} holds {SPOOL_MAX} deletions", dir.display()),
@@ -39,7 +39,7 @@ pub(crate) fn record(run_dir: &Path, attachment: &Attachment) -> io::Result<()> 
             replayed: true,
         })),
     };
-    let frame = cni::encode(&request).map_err(io::Error::other)?;
+    let frame = encode(&request).map_err(io::Error::other)?;
     let partial = dir.join(format!(".{name}.{}", std::process::id()));
     let written = write_whole(&partial, &frame).and_then(|()| fs::rename(&partial, &path));
     if written.is_err() {
@@ -47,6 +47,28 @@ pub(crate) fn record(run_dir: &Path, attachment: &Attachment) -> io::Result<()> 
         let _ = fs::remove_file(&partial);
     }
     written
+}
+
+/// Whether a file of the spool is a note.
+#[must_use]
+pub fn is_note(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == SUFFIX)
+}
+
+/// The deletion that a note's bytes say.
+///
+/// # Errors
+/// They say none.
+pub fn read(bytes: &[u8]) -> io::Result<Del> {
+    let payload = bytes.get(LENGTH_BYTES..).unwrap_or_default();
+    let request: Request = decode(payload).map_err(io::Error::other)?;
+    match request.op {
+        Some(Op::Del(del)) => Ok(Del {
+            replayed: true,
+            ..del
+        }),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not a deletion")),
+    }
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -63,8 +85,8 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Legal in a file system whatever the network is called: a piece of the container id for people, a hash for identity.
 fn file_name(a: &Attachment) -> String {
     let identity = [a.network.as_str(), a.container_id.as_str(), a.ifname.as_str()].join("/");
-    let shown: String = a.container_id.chars().take(64).collect();
-    format!("{shown}-{:016x}.del", fnv1a(identity.as_bytes()))
+    let shown: String = a.container_id.chars().filter(|c| *c != '/').take(64).collect();
+    format!("{shown}-{:016x}.{SUFFIX}", fnv1a(identity.as_bytes()))
 }
 
 /// FNV-1a, 64 bits: stable between versions, which the standard hasher is not.
@@ -90,19 +112,17 @@ mod tests {
     #[test]
     fn the_same_deletion_twice_is_one_file_and_reads_back() {
         let dir = tempfile::tempdir().unwrap();
-        record(dir.path(), &attachment("c1")).unwrap();
-        record(dir.path(), &attachment("c1")).unwrap();
-        record(dir.path(), &attachment("c2")).unwrap();
-        let files: Vec<_> = fs::read_dir(dir.path().join(SPOOL_DIR))
-            .unwrap()
-            .map(|f| f.unwrap().path())
-            .collect();
+        let spool = dir.path().join(SPOOL_DIR);
+        record(&spool, &attachment("c1")).unwrap();
+        record(&spool, &attachment("c1")).unwrap();
+        record(&spool, &attachment("c2/../c3")).unwrap();
+        let files: Vec<_> = fs::read_dir(&spool).unwrap().map(|f| f.unwrap().path()).collect();
         assert_eq!(files.len(), 2);
-        let bytes = fs::read(dir.path().join(SPOOL_DIR).join(file_name(&attachment("c1")))).unwrap();
-        let request: Request = cni::decode(&bytes[cni::LENGTH_BYTES..]).unwrap();
-        assert!(
-            matches!(request.op, Some(Op::Del(Del { attachment: Some(a), replayed: true })) if a.container_id == "c1")
-        );
+        assert!(files.iter().all(|path| is_note(path)));
+        let bytes = fs::read(spool.join(file_name(&attachment("c1")))).unwrap();
+        let del = read(&bytes).unwrap();
+        assert!(del.replayed && del.attachment.unwrap().container_id == "c1");
+        assert!(read(b"").is_err() && read(b"\0\0\0\x01x").is_err());
     }
 
     #[test]
@@ -110,7 +130,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         record(dir.path(), &attachment("first")).unwrap();
         for n in 1..SPOOL_MAX {
-            fs::write(dir.path().join(SPOOL_DIR).join(format!("{n}.del")), b"").unwrap();
+            fs::write(dir.path().join(format!("{n}.del")), b"").unwrap();
         }
         assert_eq!(
             record(dir.path(), &attachment("late")).unwrap_err().kind(),
