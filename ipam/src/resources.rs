@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::Deserialize;
-use twill_model::duration::GoDuration;
+use twill_model::net::Net;
 use twill_model::resources::clusterinformation::ClusterInformation;
 use twill_model::resources::ippool::{AllowedUse, AssignmentMode, EncapMode, IpPool};
+use twill_model::resources::ipreservation::IpReservation;
+use twill_model::resources::kubecontrollersconfiguration::KubeControllersConfiguration;
 use twill_model::resources::node::Node;
 use twill_model::resources::profile::Profile;
 use twill_model::resources::workloadendpoint::WorkloadEndpoint;
@@ -56,26 +57,10 @@ pub(crate) fn pool(name: &str, bytes: &[u8]) -> Result<Pool, String> {
     })
 }
 
-#[derive(Deserialize)]
-struct Reservation {
-    spec: ReservationSpec,
-}
-
-#[derive(Deserialize)]
-struct ReservationSpec {
-    #[serde(rename = "reservedCIDRs", default)]
-    reserved_cidrs: Vec<String>,
-}
-
 /// Reads the CIDRs of an `IPReservation`; a bare address reserves itself.
 pub(crate) fn reservation(bytes: &[u8]) -> Result<Vec<IpNet>, String> {
-    let reservation: Reservation = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-    let net = |text: &String| {
-        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-        let net = text.parse::<IpNet>().ok().or_else(address);
-        net.ok_or_else(|| format!("spec.reservedCIDRs: {text:?} is not a CIDR"))
-    };
-    reservation.spec.reserved_cidrs.iter().map(net).collect()
+    let spec = IpReservation::decode(bytes).map_err(|e| e.to_string())?.spec;
+    Ok(spec.reserved_cidrs.iter().map(Net::masked).collect())
 }
 
 /// Reads the labels of a `Node`.
@@ -114,15 +99,11 @@ pub(crate) fn stores_released_at(calico_version: &str) -> bool {
 
 /// Reads `leakGracePeriod` of the node controller, in milliseconds; `None` if it is not set. Zero means: do not collect.
 pub(crate) fn leak_grace_ms(bytes: &[u8]) -> Result<Option<u64>, String> {
-    let config: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-    let at = "/spec/controllers/node/leakGracePeriod";
-    let Some(text) = config.pointer(at).and_then(serde_json::Value::as_str) else {
-        return Ok(None);
-    };
-    let duration: GoDuration = serde_json::from_value(text.into()).map_err(|e| format!("{at}: {e}"))?;
-    Ok(Some(
-        u64::try_from(duration.to_std().as_millis()).unwrap_or(u64::MAX),
-    ))
+    let spec = KubeControllersConfiguration::decode(bytes)
+        .map_err(|e| e.to_string())?
+        .spec;
+    let grace = spec.controllers.node.and_then(|node| node.leak_grace_period);
+    Ok(grace.map(|grace| u64::try_from(grace.to_std().as_millis()).unwrap_or(u64::MAX)))
 }
 
 /// Reads the addresses of a `WorkloadEndpoint`.

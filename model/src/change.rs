@@ -115,6 +115,16 @@ impl AnyResource {
             (Self::Tier(next), Self::Tier(stored)) if next.status == Default::default() => {
                 std::sync::Arc::make_mut(next).status.clone_from(&stored.status);
             }
+            (Self::CalicoNodeStatus(next), Self::CalicoNodeStatus(stored))
+                if next.status == Default::default() =>
+            {
+                std::sync::Arc::make_mut(next).status.clone_from(&stored.status);
+            }
+            (Self::KubeControllersConfiguration(next), Self::KubeControllersConfiguration(stored))
+                if next.status == Default::default() =>
+            {
+                std::sync::Arc::make_mut(next).status.clone_from(&stored.status);
+            }
             (Self::Opaque(next), Self::Opaque(stored)) if next.body.get("status").is_none() => {
                 if let Some(status) = stored.body.get("status") {
                     std::sync::Arc::make_mut(next)

@@ -5,17 +5,20 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-
-use crate::kind::Kind;
+use crate::duration::GoDuration;
 use crate::net::Net;
 use crate::number::Order;
 use crate::policyname::{DEFAULT_TIER, TIER_LABEL};
-use crate::resource::{AnyResource, Opaque, Resource};
+use crate::resource::{AnyResource, Resource};
 use crate::resources::ipamconfiguration::Switch;
 use crate::resources::ippool::{AllowedUse, AssignmentMode, EncapMode, IpPoolSpec};
+use crate::resources::kubecontrollersconfiguration::AssignIps;
 use crate::resources::policy::{GlobalNetworkPolicySpec, NetworkPolicySpec};
-use crate::resources::{BgpConfigurationSpec, FelixConfigurationSpec, TierSpec, WorkloadEndpoint};
+use crate::resources::stagedpolicy::StagedAction;
+use crate::resources::{
+    BgpConfigurationSpec, FelixConfigurationSpec, KubeControllersConfigurationSpec,
+    StagedGlobalNetworkPolicySpec, StagedNetworkPolicySpec, TierSpec, WorkloadEndpoint,
+};
 use crate::rule::{Action, PolicyType, Rule};
 
 /// The cluster's AS where BGPConfiguration names none.
@@ -30,11 +33,7 @@ pub const TIER_ORDER: u32 = 1_000_000;
 /// The directions of a policy that names none: those that it has rules for; ingress if it has none at all.
 #[must_use]
 pub fn policy_types(ingress: &[Rule], egress: &[Rule]) -> Vec<PolicyType> {
-    types_of(ingress.is_empty(), egress.is_empty())
-}
-
-fn types_of(no_ingress: bool, no_egress: bool) -> Vec<PolicyType> {
-    match (no_ingress, no_egress) {
+    match (ingress.is_empty(), egress.is_empty()) {
         (_, true) => vec![PolicyType::Ingress],
         (true, false) => vec![PolicyType::Egress],
         (false, false) => vec![PolicyType::Ingress, PolicyType::Egress],
@@ -101,6 +100,61 @@ impl GlobalNetworkPolicySpec {
         default_tier(&mut self.tier);
         if self.types.is_empty() {
             self.types = policy_types(&self.ingress, &self.egress);
+        }
+    }
+}
+
+impl StagedNetworkPolicySpec {
+    /// Fills in what is not written. What deletes a policy governs no direction.
+    pub fn apply_defaults(&mut self) {
+        default_tier(&mut self.tier);
+        let action = *self.staged_action.get_or_insert(StagedAction::Set);
+        default_staged_types(action, &mut self.types, &self.ingress, &self.egress);
+    }
+}
+
+impl StagedGlobalNetworkPolicySpec {
+    /// Fills in what is not written. What deletes a policy governs no direction.
+    pub fn apply_defaults(&mut self) {
+        default_tier(&mut self.tier);
+        let action = *self.staged_action.get_or_insert(StagedAction::Set);
+        default_staged_types(action, &mut self.types, &self.ingress, &self.egress);
+    }
+}
+
+fn default_staged_types(
+    action: StagedAction,
+    types: &mut Vec<PolicyType>,
+    ingress: &[Rule],
+    egress: &[Rule],
+) {
+    if action == StagedAction::Delete {
+        types.clear();
+    } else if types.is_empty() {
+        *types = policy_types(ingress, egress);
+    }
+}
+
+/// TCP port of the controllers' metrics.
+const CONTROLLERS_METRICS_PORT: u16 = 9094;
+/// How long an address must have leaked before it is collected, in seconds.
+const LEAK_GRACE_SECS: u32 = 15 * 60;
+
+impl KubeControllersConfigurationSpec {
+    /// Fills in what is not written and is stored.
+    pub fn apply_defaults(&mut self) {
+        self.health_checks.get_or_insert(Switch::Enabled);
+        self.prometheus_metrics_port
+            .get_or_insert(CONTROLLERS_METRICS_PORT);
+        if let Some(node) = &mut self.controllers.node {
+            node.leak_grace_period
+                .get_or_insert(GoDuration::from_secs(LEAK_GRACE_SECS));
+        }
+        if let Some(balancer) = &mut self.controllers.load_balancer {
+            balancer.assign_ips.get_or_insert(AssignIps::AllServices);
+        }
+        if let Some(migration) = &mut self.controllers.migration {
+            migration.policy_name_migrator.get_or_insert(Switch::Enabled);
         }
     }
 }
@@ -178,43 +232,19 @@ impl AnyResource {
             Self::BgpConfiguration(config) => Arc::make_mut(config).spec.apply_defaults(),
             Self::FelixConfiguration(config) => Arc::make_mut(config).spec.apply_defaults(),
             Self::WorkloadEndpoint(endpoint) => default_endpoint(Arc::make_mut(endpoint)),
-            Self::Opaque(opaque) => default_staged(Arc::make_mut(opaque)),
+            Self::KubeControllersConfiguration(config) => Arc::make_mut(config).spec.apply_defaults(),
+            Self::StagedNetworkPolicy(policy) => Arc::make_mut(policy).spec.apply_defaults(),
+            Self::StagedGlobalNetworkPolicy(policy) => Arc::make_mut(policy).spec.apply_defaults(),
+            Self::StagedKubernetesNetworkPolicy(policy) => {
+                let spec = &mut Arc::make_mut(policy).spec;
+                spec.staged_action.get_or_insert(StagedAction::Set);
+            }
             _ => {}
         }
         if let Some(tier) = self.tier().map(str::to_owned) {
             self.metadata_mut().labels.insert(TIER_LABEL.to_owned(), tier);
         }
     }
-}
-
-/// Staged policies are passed through, but stored with the defaults that readers expect.
-fn default_staged(policy: &mut Opaque) {
-    let staged = matches!(
-        policy.kind,
-        Kind::StagedNetworkPolicy | Kind::StagedGlobalNetworkPolicy | Kind::StagedKubernetesNetworkPolicy
-    );
-    let Some(Value::Object(mut spec)) = policy.body.get("spec").filter(|_| staged).cloned() else {
-        return;
-    };
-    let empty = |value: Option<&Value>| match value {
-        None | Some(Value::Null) => true,
-        Some(Value::String(text)) => text.is_empty(),
-        Some(Value::Array(list)) => list.is_empty(),
-        Some(_) => false,
-    };
-    if empty(spec.get("stagedAction")) {
-        spec.insert("stagedAction".to_owned(), json!("Set"));
-    }
-    if policy.kind.is_tiered() {
-        if empty(spec.get("tier")) {
-            spec.insert("tier".to_owned(), json!(DEFAULT_TIER));
-        }
-        if empty(spec.get("types")) {
-            let types = types_of(empty(spec.get("ingress")), empty(spec.get("egress")));
-            spec.insert("types".to_owned(), json!(types));
-        }
-    }
-    policy.body.replace("spec", Value::Object(spec));
 }
 
 /// A configuration object with all defaults, as a node creates it where it is absent.

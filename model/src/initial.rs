@@ -8,10 +8,15 @@ use crate::gojson;
 use crate::kind::Kind;
 use crate::meta::ObjectMeta;
 use crate::number::Order;
-use crate::resource::{AnyResource, Opaque, Resource};
+use crate::resource::{AnyResource, Resource};
 use crate::resources::ipamconfiguration::Switch;
+use crate::resources::kubecontrollersconfiguration::{
+    AutoHostEndpoint, ControllersConfig, LoadBalancerController, MigrationController, NodeController,
+    Reconciler,
+};
 use crate::resources::{
-    BgpConfigurationSpec, ClusterInformationSpec, FelixConfigurationSpec, IpamConfigurationSpec, TierSpec,
+    BgpConfigurationSpec, ClusterInformationSpec, FelixConfigurationSpec, IpamConfigurationSpec,
+    KubeControllersConfigurationSpec, TierSpec,
 };
 use crate::rule::Action;
 
@@ -88,34 +93,39 @@ pub fn ipam_configuration() -> AnyResource {
 /// `kubecontrollersconfigurations/default`, which `calicoctl ipam check` reads.
 #[must_use]
 pub fn kube_controllers_configuration() -> AnyResource {
-    let reconcile = json!({ "reconcilerPeriod": "5m0s" });
-    let spec = json!({
-        "logSeverityScreen": "Info",
-        "healthChecks": "Enabled",
-        "etcdV3CompactionPeriod": "10m0s",
-        "prometheusMetricsPort": 9094,
-        "controllers": {
-            "node": {
-                "reconcilerPeriod": "5m0s",
-                "syncLabels": "Enabled",
-                "hostEndpoint": { "autoCreate": "Disabled", "createDefaultHostEndpoint": "Enabled" },
-                "leakGracePeriod": "15m0s",
-            },
-            "policy": reconcile,
-            "workloadEndpoint": reconcile,
-            "serviceAccount": reconcile,
-            "namespace": reconcile,
-            "loadBalancer": { "assignIPs": "AllServices" },
-            "policyMigration": { "enabled": "Enabled" },
+    let every_five_minutes = Some(GoDuration::from_secs(300));
+    let reconciler = || {
+        Some(Reconciler {
+            reconciler_period: every_five_minutes,
+            ..Reconciler::default()
+        })
+    };
+    let node = NodeController {
+        reconciler_period: every_five_minutes,
+        sync_labels: Some(Switch::Enabled),
+        host_endpoint: Some(AutoHostEndpoint {
+            auto_create: Some(Switch::Disabled),
+            create_default_host_endpoint: Some(Switch::Enabled),
+            ..AutoHostEndpoint::default()
+        }),
+        ..NodeController::default()
+    };
+    let spec = KubeControllersConfigurationSpec {
+        log_severity_screen: "Info".to_owned(),
+        etcd_v3_compaction_period: Some(GoDuration::from_secs(600)),
+        controllers: ControllersConfig {
+            node: Some(node),
+            policy: reconciler(),
+            workload_endpoint: reconciler(),
+            service_account: reconciler(),
+            namespace: reconciler(),
+            load_balancer: Some(LoadBalancerController::default()),
+            migration: Some(MigrationController::default()),
+            ..ControllersConfig::default()
         },
-    });
-    let mut config = Opaque::new(
-        Kind::KubeControllersConfiguration,
-        ObjectMeta::named(DEFAULT),
-        spec,
-    );
-    config.body.insert("status", json!({}));
-    AnyResource::Opaque(config.into())
+        ..Default::default()
+    };
+    with_defaults(Resource::new(ObjectMeta::named(DEFAULT), spec))
 }
 
 /// All of them, in the order in which to create them.

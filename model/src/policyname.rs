@@ -25,12 +25,8 @@ impl AnyResource {
         let tier = match self {
             Self::NetworkPolicy(policy) => &policy.spec.tier,
             Self::GlobalNetworkPolicy(policy) => &policy.spec.tier,
-            Self::Opaque(policy) if policy.kind.is_tiered() => policy
-                .body
-                .get("spec")
-                .and_then(|spec| spec.get("tier"))
-                .and_then(Value::as_str)
-                .unwrap_or(""),
+            Self::StagedNetworkPolicy(policy) => &policy.spec.tier,
+            Self::StagedGlobalNetworkPolicy(policy) => &policy.spec.tier,
             _ => return None,
         };
         Some(if tier.is_empty() { DEFAULT_TIER } else { tier })
@@ -159,7 +155,7 @@ mod tests {
     #[test]
     fn other_kinds_keep_their_names() {
         let mut pool: AnyResource = AnyResource::Opaque(std::sync::Arc::new(Opaque::new(
-            Kind::HostEndpoint,
+            Kind::LiveMigration,
             ObjectMeta::named("default.x"),
             Value::Null,
         )));

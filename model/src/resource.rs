@@ -18,8 +18,9 @@ use crate::meta::ObjectMeta;
 use crate::resources::node::NodeStatus;
 use crate::resources::tier::TierStatus;
 use crate::resources::{
-    bgpconfiguration, bgpfilter, bgppeer, bgpsessionpolicy, clusterinformation, felixconfiguration,
-    ipamconfiguration, ippool, networkset, node, policy, profile, tier, workloadendpoint,
+    bgpconfiguration, bgpfilter, bgppeer, bgpsessionpolicy, caliconodestatus, clusterinformation,
+    felixconfiguration, hostendpoint, ipamconfiguration, ippool, ipreservation, kubecontrollersconfiguration,
+    networkset, node, policy, profile, stagedkubernetespolicy, stagedpolicy, tier, workloadendpoint,
 };
 
 /// Most bytes that a stored object may have: etcd's default limit on a request.
@@ -463,16 +464,23 @@ any_resource! {
     BgpFilter = bgpfilter::BgpFilterSpec, status Option<Value>, false;
     BgpPeer = bgppeer::BgpPeerSpec, status Option<Value>, false;
     BgpSessionPolicy = bgpsessionpolicy::BgpSessionPolicySpec, status Option<Value>, false;
+    CalicoNodeStatus = caliconodestatus::CalicoNodeStatusSpec, status caliconodestatus::CalicoNodeStatusStatus, true;
     ClusterInformation = clusterinformation::ClusterInformationSpec, status Option<Value>, false;
     FelixConfiguration = felixconfiguration::FelixConfigurationSpec, status Option<Value>, false;
     GlobalNetworkPolicy = policy::GlobalNetworkPolicySpec, status Option<Value>, false;
     GlobalNetworkSet = networkset::GlobalNetworkSetSpec, status Option<Value>, false;
+    HostEndpoint = hostendpoint::HostEndpointSpec, status Option<Value>, false;
     IpamConfiguration = ipamconfiguration::IpamConfigurationSpec, status Option<Value>, false;
     IpPool = ippool::IpPoolSpec, status Option<ippool::IpPoolStatus>, false;
+    IpReservation = ipreservation::IpReservationSpec, status Option<Value>, false;
+    KubeControllersConfiguration = kubecontrollersconfiguration::KubeControllersConfigurationSpec, status kubecontrollersconfiguration::KubeControllersConfigurationStatus, true;
     NetworkPolicy = policy::NetworkPolicySpec, status Option<Value>, false;
     NetworkSet = networkset::NetworkSetSpec, status Option<Value>, false;
     Node = node::NodeSpec, status NodeStatus, true;
     Profile = profile::ProfileSpec, status Option<Value>, false;
+    StagedGlobalNetworkPolicy = stagedpolicy::StagedGlobalNetworkPolicySpec, status Option<Value>, false;
+    StagedKubernetesNetworkPolicy = stagedkubernetespolicy::StagedKubernetesNetworkPolicySpec, status Option<Value>, false;
+    StagedNetworkPolicy = stagedpolicy::StagedNetworkPolicySpec, status Option<Value>, false;
     Tier = tier::TierSpec, status TierStatus, true;
     WorkloadEndpoint = workloadendpoint::WorkloadEndpointSpec, status Option<Value>, false;
 }

@@ -7,7 +7,9 @@ mod bgp;
 mod bgpfilter;
 mod bgpsession;
 mod config;
+mod controllers;
 mod endpoint;
+mod kubernetes;
 mod metadata;
 mod node;
 mod policy;
@@ -100,7 +102,14 @@ impl Validate for AnyResource {
             Self::Profile(profile) => policy::profile(check, &profile.spec),
             Self::Tier(tier) => policy::tier(check, &tier.metadata.name, &tier.spec),
             Self::WorkloadEndpoint(endpoint) => endpoint::check(check, endpoint),
-            Self::ClusterInformation(_) | Self::Opaque(_) => {}
+            Self::CalicoNodeStatus(status) => node::status(check, &status.spec),
+            Self::HostEndpoint(endpoint) => endpoint::host(check, &endpoint.spec),
+            Self::KubeControllersConfiguration(config) => controllers::check(check, &config.spec),
+            Self::StagedGlobalNetworkPolicy(policy) => policy::staged_global(check, &policy.spec),
+            Self::StagedKubernetesNetworkPolicy(policy) => kubernetes::staged(check, &policy.spec),
+            Self::StagedNetworkPolicy(policy) => policy::staged(check, &policy.spec),
+            // Whatever can be read of a reservation is right.
+            Self::ClusterInformation(_) | Self::IpReservation(_) | Self::Opaque(_) => {}
         });
         if check.found.is_empty() {
             Ok(())

@@ -1,4 +1,5 @@
 use super::*;
+use crate::kind::Kind;
 use crate::meta::ObjectMeta;
 use crate::resources::WorkloadEndpointSpec;
 
@@ -43,7 +44,15 @@ fn a_policy_gets_tier_label_and_types() {
     );
     assert_eq!(
         defaulted(Kind::StagedNetworkPolicy, r#"{"egress":[{"action":"Deny"}]}"#),
-        r#""metadata":{"name":"a","labels":{"projectcalico.org/tier":"default"}},"spec":{"egress":[{"action":"Deny"}],"stagedAction":"Set","tier":"default","types":["Egress"]}"#
+        r#""metadata":{"name":"a","labels":{"projectcalico.org/tier":"default"}},"spec":{"stagedAction":"Set","tier":"default","egress":[{"action":"Deny","source":{},"destination":{}}],"types":["Egress"]}"#
+    );
+    // What deletes a policy governs nothing.
+    assert_eq!(
+        defaulted(
+            Kind::StagedNetworkPolicy,
+            r#"{"stagedAction":"Delete","types":["Egress"]}"#
+        ),
+        r#""metadata":{"name":"a","labels":{"projectcalico.org/tier":"default"}},"spec":{"stagedAction":"Delete","tier":"default"}"#
     );
 }
 

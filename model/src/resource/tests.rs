@@ -32,8 +32,8 @@ fn stored_objects_are_written_as_they_were_read() {
         r#"{"kind":"BGPFilter","apiVersion":"projectcalico.org/v3","metadata":{"name":"f"},"spec":{"exportV4":[{"action":"Accept","z":1,"a":2}]},"more":1.5}"#,
     );
     round_trip(
-        Kind::CalicoNodeStatus,
-        r#"{"kind":"CalicoNodeStatus","apiVersion":"projectcalico.org/v3","metadata":{"name":"f"},"spec":{"node":"n","z":1,"a":2},"status":null,"more":1.5}"#,
+        Kind::LiveMigration,
+        r#"{"kind":"LiveMigration","apiVersion":"projectcalico.org/v3","metadata":{"name":"f"},"spec":{"node":"n","z":1,"a":2},"status":null,"more":1.5}"#,
     );
 }
 

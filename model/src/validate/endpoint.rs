@@ -1,4 +1,4 @@
-//! Workload endpoints.
+//! Endpoints of workloads and of hosts.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use super::{Check, rule, text};
 use crate::names;
 use crate::net::Net;
 use crate::resources::workloadendpoint::{EndpointPort, IpNat};
-use crate::resources::{WorkloadEndpoint, WorkloadEndpointSpec};
+use crate::resources::{HostEndpointSpec, WorkloadEndpoint, WorkloadEndpointSpec};
 
 pub(super) fn check(check: &mut Check, endpoint: &WorkloadEndpoint) {
     let spec = &endpoint.spec;
@@ -46,6 +46,46 @@ pub(super) fn check(check: &mut Check, endpoint: &WorkloadEndpoint) {
     rule::names(check, "profiles", &spec.profiles);
     addresses(check, spec);
     check.each("ports", &spec.ports, port);
+}
+
+pub(super) fn host(check: &mut Check, spec: &HostEndpointSpec) {
+    check.refuse(spec.node.is_empty(), "node", "must be set");
+    check.name("node", &spec.node);
+    check.refuse(
+        spec.node.len() > text::NAME_BYTES_MAX,
+        "node",
+        "has more than 253 bytes",
+    );
+    check.refuse(
+        spec.interface_name.is_empty() && spec.expected_ips.is_empty(),
+        "interfaceName",
+        "must be set where expectedIPs is not",
+    );
+    check.text(
+        "interfaceName",
+        &spec.interface_name,
+        text::is_interface,
+        "the name of an interface",
+    );
+    check.each("expectedIPs", &spec.expected_ips, |check, ip| {
+        if !text::is_address(ip, true) && !text::is_address(ip, false) {
+            check.wrong(format!("{ip:?} is not an address"));
+        }
+    });
+    rule::names(check, "profiles", &spec.profiles);
+    check.each("ports", &spec.ports, |check, port| {
+        check.refuse(
+            !text::is_port_name(&port.name),
+            "name",
+            "must be the name of a port",
+        );
+        check.refuse(port.port == 0, "port", "0 is no port, 1 to 65535 are");
+        check.refuse(
+            !port.protocol.supports_ports(),
+            "protocol",
+            "must be TCP, UDP or SCTP",
+        );
+    });
 }
 
 fn addresses(check: &mut Check, spec: &WorkloadEndpointSpec) {

@@ -1,9 +1,14 @@
-//! Nodes.
+//! Nodes, and what is asked of them.
+
+use std::collections::BTreeSet;
 
 use super::{Check, text};
 use crate::net::Net;
-use crate::resources::NodeSpec;
 use crate::resources::node::NodeBgpSpec;
+use crate::resources::{CalicoNodeStatusSpec, NodeSpec};
+
+/// Longest time between two answers to a CalicoNodeStatus: a day.
+const STATUS_PERIOD_SECS_MAX: u32 = 86_400;
 
 pub(super) fn check(check: &mut Check, node: &NodeSpec) {
     if let Some(bgp) = &node.bgp {
@@ -92,4 +97,24 @@ fn bare(check: &mut Check, name: &str, net: Option<&Net>, right: fn(&Net) -> boo
     if let Some(net) = net.filter(|net| net.has_prefix_len()) {
         check.wrong_field(name, format!("{net} must be an address without prefix length"));
     }
+}
+
+pub(super) fn status(check: &mut Check, spec: &CalicoNodeStatusSpec) {
+    check.refuse(spec.node.is_empty(), "node", "must be set");
+    check.name("node", &spec.node);
+    check.refuse(
+        spec.classes.is_empty(),
+        "classes",
+        "must name Agent, BGP or Routes",
+    );
+    let classes: BTreeSet<_> = spec.classes.iter().collect();
+    check.refuse(
+        classes.len() < spec.classes.len(),
+        "classes",
+        "holds a class twice",
+    );
+    let within = spec
+        .update_period_seconds
+        .is_some_and(|secs| secs <= STATUS_PERIOD_SECS_MAX);
+    check.refuse(!within, "updatePeriodSeconds", "must be from 0 to 86400");
 }

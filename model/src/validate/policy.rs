@@ -3,9 +3,15 @@
 use super::rule::{self, Direction};
 use super::{Check, metadata};
 use crate::number::Order;
-use crate::resources::{GlobalNetworkPolicySpec, NetworkPolicySpec, ProfileSpec, TierSpec};
+use crate::resources::stagedpolicy::StagedAction;
+use crate::resources::{
+    GlobalNetworkPolicySpec, NetworkPolicySpec, ProfileSpec, StagedGlobalNetworkPolicySpec,
+    StagedNetworkPolicySpec, TierSpec,
+};
 use crate::rule::{Action, PolicyType, Rule};
 
+/// Why a staged deletion is refused.
+pub(super) const DELETES_NOTHING_ELSE: &str = "Delete takes no other field, the tier excepted";
 /// Most rules of a policy in one direction.
 const RULES_MAX: usize = 1024;
 
@@ -68,6 +74,34 @@ pub(super) fn global(check: &mut Check, spec: &GlobalNetworkPolicySpec) {
             .is_some_and(|s| s.namespace.is_empty());
         check.refuse(unnamed, "destination.services.namespace", reason);
     });
+}
+
+pub(super) fn staged(check: &mut Check, spec: &StagedNetworkPolicySpec) {
+    let policy = spec.enforced();
+    if spec.staged_action == Some(StagedAction::Delete) {
+        let bare = NetworkPolicySpec {
+            tier: policy.tier.clone(),
+            ..NetworkPolicySpec::default()
+        };
+        check.name("tier", &spec.tier);
+        check.refuse(policy != bare, "stagedAction", DELETES_NOTHING_ELSE);
+    } else {
+        namespaced(check, &policy);
+    }
+}
+
+pub(super) fn staged_global(check: &mut Check, spec: &StagedGlobalNetworkPolicySpec) {
+    let policy = spec.enforced();
+    if spec.staged_action == Some(StagedAction::Delete) {
+        let bare = GlobalNetworkPolicySpec {
+            tier: policy.tier.clone(),
+            ..GlobalNetworkPolicySpec::default()
+        };
+        check.name("tier", &spec.tier);
+        check.refuse(policy != bare, "stagedAction", DELETES_NOTHING_ELSE);
+    } else {
+        global(check, &policy);
+    }
 }
 
 pub(super) fn profile(check: &mut Check, spec: &ProfileSpec) {

@@ -141,6 +141,42 @@ const DELIBERATE: &[(Stricter, &str, &str)] = &[
         r#""kind":"GlobalNetworkPolicy","metadata":{"name":"p","namespace""#,
         "a global policy has no namespace",
     ),
+    (
+        Stricter::Twill,
+        r#""metadata":{"name":"r"}}"#,
+        "a spec must be written",
+    ),
+    (
+        Stricter::Twill,
+        r#""metadata":{"name":"default"}}"#,
+        "a spec must be written",
+    ),
+    (
+        Stricter::Twill,
+        r#""metadata":{"name":"p","namespace":"prod"}}"#,
+        "a spec must be written",
+    ),
+    (
+        Stricter::Twill,
+        r#""kind":"HostEndpoint","metadata":{"name":"h","namespace""#,
+        "a host endpoint has no namespace",
+    ),
+    (
+        Stricter::Twill,
+        r#""kind":"StagedGlobalNetworkPolicy","metadata":{"name":"p","namespace""#,
+        "a global policy has no namespace",
+    ),
+    (Stricter::Twill, r#""classes":[]"#, "a question that asks nothing"),
+    (
+        Stricter::Calico,
+        r#""state":"x""#,
+        "not checked: the status is not the user's",
+    ),
+    (
+        Stricter::Calico,
+        r#""type":"x""#,
+        "not checked: the status is not the user's",
+    ),
     (Stricter::Calico, "EnabledIPIPOnly", "a value of 3.33"),
     (Stricter::Calico, "EnabledNoEncapOnly", "a value of 3.33"),
     (
