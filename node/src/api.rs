@@ -4,10 +4,13 @@
 
 mod bgp;
 mod datastore;
+mod departed;
+mod incoming;
 mod ipam;
 mod neighbours;
 mod node;
 mod resources;
+mod role;
 mod tcp;
 
 use std::os::unix::fs::PermissionsExt;
@@ -69,7 +72,7 @@ pub(crate) async fn serve<S: Store>(api: Api<S>, socket: PathBuf, stop: Cancella
 fn routes<S: Store>(api: &Api<S>) -> Routes {
     let mut routes = Routes::default();
     routes = routes.add_service(
-        ResourcesServer::new(resources::Resources::new(api.clone()))
+        ResourcesServer::new(resources::Resources::new(api.store.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX),
     );
     routes = routes.add_service(BgpServer::new(bgp::Bgp::new(api.clone())));

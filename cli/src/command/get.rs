@@ -209,7 +209,8 @@ async fn print(
 ) -> Result<()> {
     match output {
         Output::Yaml => out!("{}", yaml::to_string(&whole(found)).context("printing YAML")?),
-        Output::Json => out!(ln
+        // No line ends here, as with calicoctl.
+        Output::Json => out!(
             "{}",
             serde_json::to_string_pretty(&whole(found)).context("printing JSON")?
         ),

@@ -27,7 +27,7 @@ pub(super) struct Ipam<S> {
     store: S,
 }
 
-fn unavailable(error: StoreError) -> Status {
+pub(super) fn unavailable(error: StoreError) -> Status {
     if error.is_transient() {
         Status::unavailable(error.to_string())
     } else {

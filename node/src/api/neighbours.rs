@@ -68,8 +68,9 @@ pub(super) async fn tier_is_empty<S: Store>(client: &Client<S>, key: &ResourceKe
             .iter()
             .find(|stored| stored.object.tier() == Some(key.name.as_str()));
         if let Some(stored) = inside {
+            // In calicoctl's words, and which policy it is.
             return Err(Status::failed_precondition(format!(
-                "cannot delete the non-empty tier {}: it holds {}; delete its policies first",
+                "operation delete is not supported on {}: Cannot delete a non-empty tier: it holds {}",
                 key.name, stored.key
             )));
         }

@@ -13,16 +13,16 @@ use twill_proto::api::{
     DeleteReply, DeleteRequest, GetRequest, ListReply, ListRequest, Resource, WriteReply, WriteRequest,
 };
 
-use super::{Api, neighbours};
+use super::{departed, neighbours};
 
 pub(super) struct Resources<S: Store> {
     client: Client<S>,
 }
 
 impl<S: Store> Resources<S> {
-    pub(super) fn new(api: Api<S>) -> Self {
+    pub(super) fn new(store: S) -> Self {
         Self {
-            client: Client::new(api.store),
+            client: Client::new(store),
         }
     }
 
@@ -117,6 +117,9 @@ impl<S: Store> Service for Resources<S> {
         refuse_protected(&key, "delete")?;
         neighbours::tier_is_empty(&self.client, &key).await?;
         let expected = revision(&resource_version)?;
+        if key.kind == Kind::Node {
+            departed::clear(&self.client, &key.name).await?;
+        }
         let deleted = self.client.delete(&key, expected).await.map_err(status)?;
         audit("deleted", &key);
         Ok(Response::new(DeleteReply {

@@ -1,22 +1,28 @@
-//! The same services over TCP: TLS, and only for whoever shows a certificate of the client authority.
+//! The same services over TCP: TLS, and only for whoever shows a certificate of the client authority, as far as its role goes.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use twill_datastore::Store;
 
-use super::{Api, STREAMS_MAX, routes};
+use super::incoming::incoming;
+use super::{Api, STREAMS_MAX, role, routes};
 use crate::bootstrap::TcpApi;
 
 /// How long a client may take to show who it is: one that says nothing holds up nobody.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one call may take, that of the largest cluster's check included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections open at a time: a fleet of operators, and few enough for each to have all of its streams.
+const CONNECTIONS_MAX: usize = 64;
+/// A client that is silent for so long is asked whether it is there, and cut off if it does not answer.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -25,24 +31,40 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// # Errors
 /// The address cannot be had, or the files cannot be used at the start.
 pub(crate) async fn serve<S: Store>(api: Api<S>, tcp: TcpApi, stop: CancellationToken) -> Result<()> {
-    let mut tls = certificates(&tcp)?;
+    let listening = || format!("listening on {}", tcp.listen);
+    let listener = std::net::TcpListener::bind(tcp.listen).with_context(listening)?;
+    listener.set_nonblocking(true).with_context(listening)?;
+    tracing::info!(address = %tcp.listen, "serving the command line over TCP");
+    serve_on(&listener, &routes(&api), &tcp, stop).await
+}
+
+async fn serve_on(
+    listener: &std::net::TcpListener,
+    routes: &Routes,
+    tcp: &TcpApi,
+    stop: CancellationToken,
+) -> Result<()> {
+    let mut tls = certificates(tcp)?;
     loop {
-        let seen = looks(&tcp);
-        let listener = TcpListener::bind(tcp.listen)
-            .await
-            .with_context(|| format!("listening on {}", tcp.listen))?;
-        tracing::info!(address = %tcp.listen, "serving the command line over TCP");
+        let seen = looks(tcp);
+        let listener = listener.try_clone().and_then(TcpListener::from_std);
+        let listener = listener.with_context(|| format!("listening on {}", tcp.listen))?;
         let again = stop.child_token();
         let served = Server::builder()
             .tls_config(tls.clone())
             .context("using the certificates of the command line's service")?
             .max_concurrent_streams(STREAMS_MAX)
             .timeout(CALL_TIMEOUT)
-            .add_routes(routes(&api))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), again.clone().cancelled_owned());
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_routes(guarded(routes))
+            .serve_with_incoming_shutdown(
+                incoming(listener, CONNECTIONS_MAX),
+                again.clone().cancelled_owned(),
+            );
         tokio::select! {
             served = served => served.context("serving the command line over TCP")?,
-            fresh = changed(&tcp, seen) => {
+            fresh = changed(tcp, seen) => {
                 again.cancel();
                 tls = fresh;
             }
@@ -51,6 +73,12 @@ pub(crate) async fn serve<S: Store>(api: Api<S>, tcp: TcpApi, stop: Cancellation
             return Ok(());
         }
     }
+}
+
+/// All services, each call as far as the client's role goes.
+fn guarded(routes: &Routes) -> Routes {
+    let router = routes.clone().into_axum_router();
+    router.layer(axum::middleware::from_fn(role::guard)).into()
 }
 
 /// Waits until a file changes and all of them can be used.
@@ -90,3 +118,6 @@ fn certificates(tcp: &TcpApi) -> Result<ServerTlsConfig> {
         .client_ca_root(Certificate::from_pem(read(&tcp.client_ca_file)?))
         .timeout(HANDSHAKE_TIMEOUT))
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,8 @@ pub(crate) struct ApiFlags {
     /// Key of that certificate, PEM.
     #[arg(long, env = "TWILL_API_KEY_FILE", value_name = "FILE")]
     api_key_file: Option<String>,
-    /// Certificates of the authority that clients' certificates come from, PEM: whoever has one may do everything.
+    /// Certificates of the authority that clients' certificates come from, PEM: whoever has one may do what its role says
+    /// (a URI twill://role/read, write or admin among its alternative names), or everything if it names none.
     #[arg(long, env = "TWILL_API_CLIENT_CA_FILE", value_name = "FILE")]
     api_client_ca_file: Option<String>,
 }

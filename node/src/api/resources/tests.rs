@@ -207,3 +207,59 @@ async fn a_store_that_is_away_is_unavailable() {
         Code::Unavailable
     );
 }
+
+#[tokio::test]
+async fn a_deleted_node_takes_with_it_what_concerns_it_alone() {
+    let service = service();
+    let endpoint = |node: &str, n: u8| {
+        let spec = format!(
+            r#"{{"orchestrator":"k8s","node":"{node}","pod":"p{n}","endpoint":"eth0","interfaceName":"cali{n}","ipNetworks":["10.0.0.{n}/32"],"containerID":"c{n}"}}"#
+        );
+        write(
+            "WorkloadEndpoint",
+            "default",
+            &format!("{node}-k8s-p{n}-eth0"),
+            &spec,
+        )
+    };
+    let peer = |name, node| {
+        let spec = format!(r#"{{"node":"{node}","peerIP":"192.0.2.1","asNumber":64999}}"#);
+        write("BGPPeer", "", name, &spec)
+    };
+    for node in ["n1", "n2"] {
+        let host = format!(r#"{{"node":"{node}","interfaceName":"eth0"}}"#);
+        let config = format!("node.{node}");
+        for object in [
+            write("Node", "", node, "{}"),
+            endpoint(node, if node == "n1" { 1 } else { 2 }),
+            peer(node, node),
+            write("HostEndpoint", "", node, &host),
+            write("FelixConfiguration", "", &config, "{}"),
+            write("BGPConfiguration", "", &config, "{}"),
+        ] {
+            service.create(object).await.unwrap();
+        }
+    }
+    // A block of the node with the pod's address in it.
+    let store = service.client.store();
+    let block = r#"{"cidr":"10.0.0.0/30","affinity":"host:n1","allocations":[null,0,null,null],"unallocated":[0,2,3],"attributes":[{"handle_id":"net.c1","secondary":{"node":"n1","namespace":"default","pod":"p1"}}],"sequenceNumber":2,"sequenceNumberForAllocation":{"1":1},"deleted":false}"#;
+    let block_key = "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-30";
+    store.put(block_key, block).await.unwrap();
+    let handle = r#"{"block":{"10.0.0.0/30":1},"deleted":false}"#;
+    store.put("/calico/ipam/v2/handle/net.c1", handle).await.unwrap();
+
+    service.delete(delete("Node", "n1", "")).await.unwrap();
+    for kind in ["Node", "BGPPeer", "HostEndpoint"] {
+        assert_eq!(names(&service, kind, "").await, ["n2"], "{kind}");
+    }
+    for kind in ["FelixConfiguration", "BGPConfiguration"] {
+        assert_eq!(names(&service, kind, "").await, ["node.n2"], "{kind}");
+    }
+    assert_eq!(
+        names(&service, "WorkloadEndpoint", "default").await,
+        ["n2-k8s-p2-eth0"]
+    );
+    let left = store.get(block_key).await.unwrap();
+    assert_eq!(left, None, "an empty block of nobody's");
+    assert_eq!(store.get("/calico/ipam/v2/handle/net.c1").await.unwrap(), None);
+}
