@@ -16,7 +16,7 @@ const PORT_ATTEMPTS: usize = 5;
 /// How often readiness is asked for.
 const ASK_EVERY: Duration = Duration::from_millis(10);
 
-/// A running etcd with one member. Dropping it kills the process and removes its data; should this process die first, the kernel
+/// A running etcd, as a rule of one member. Dropping it kills the process and removes its data; should this process die first, the kernel
 /// kills it (the thread that started the server must therefore outlive it).
 #[derive(Debug)]
 pub struct EtcdServer {
@@ -26,6 +26,10 @@ pub struct EtcdServer {
     home_port: u16,
     peer_port: u16,
     health_port: u16,
+    /// Its name among the members.
+    name: String,
+    /// All members with their peers' URLs, as `--initial-cluster` takes them.
+    members: String,
     /// Arguments for TLS towards clients.
     tls: Option<ServerTls>,
     dir: TempDir,
@@ -63,20 +67,8 @@ impl EtcdServer {
 
     fn start_with(tls: Option<&ServerTls>) -> Self {
         for attempt in 1.. {
-            let [client_port, peer_port, health_port] = free_ports();
-            let dir = tempfile::Builder::new()
-                .prefix("twill-etcd-")
-                .tempdir()
-                .expect("a temporary directory");
-            let mut server = Self {
-                child: None,
-                client_port,
-                home_port: client_port,
-                peer_port,
-                health_port,
-                tls: tls.cloned(),
-                dir,
-            };
+            let mut server = Self::prepared("t".to_owned(), tls);
+            server.members = server.member();
             match server.spawn() {
                 Ok(()) => return server,
                 Err(log) if attempt < PORT_ATTEMPTS && log.contains("address already in use") => {}
@@ -84,6 +76,34 @@ impl EtcdServer {
             }
         }
         unreachable!("the loop returns or panics")
+    }
+
+    /// A server that was never started, a member of no cluster.
+    fn prepared(name: String, tls: Option<&ServerTls>) -> Self {
+        let [client_port, peer_port, health_port] = free_ports();
+        let dir = tempfile::Builder::new()
+            .prefix("twill-etcd-")
+            .tempdir()
+            .expect("a temporary directory");
+        Self {
+            child: None,
+            client_port,
+            home_port: client_port,
+            peer_port,
+            health_port,
+            name,
+            members: String::new(),
+            tls: tls.cloned(),
+            dir,
+        }
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    fn member(&self) -> String {
+        format!("{}={}", self.name, self.peer_url())
     }
 
     /// Its URL, for clients.
@@ -201,9 +221,14 @@ impl EtcdServer {
     }
 
     fn spawn(&mut self) -> Result<(), String> {
+        self.launch()?;
+        self.until_healthy()
+    }
+
+    fn launch(&mut self) -> Result<(), String> {
         let client = self.endpoint();
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
-        let log = self.dir.path().join("log");
+        let peer = self.peer_url();
+        let log = self.log();
         let out = File::options()
             .create(true)
             .append(true)
@@ -211,8 +236,8 @@ impl EtcdServer {
             .map_err(|error| error.to_string())?;
         let err = out.try_clone().map_err(|error| error.to_string())?;
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "etcd", "--name", "t", "--unsafe-no-fsync"])
-            .arg("--data-dir")
+            .args(["--pdeathsig", "KILL", "etcd", "--name", &self.name])
+            .args(["--unsafe-no-fsync", "--data-dir"])
             .arg(self.dir.path().join("data"))
             .args([
                 "--listen-client-urls",
@@ -228,7 +253,7 @@ impl EtcdServer {
             ])
             .args([
                 "--initial-cluster",
-                &format!("t={peer}"),
+                &self.members,
                 "--logger",
                 "zap",
                 "--log-outputs",
@@ -247,7 +272,18 @@ impl EtcdServer {
             .stderr(err)
             .spawn()
             .map_err(|error| format!("running setpriv and etcd: {error}"))?;
-        let child = self.child.insert(child);
+        self.child = Some(child);
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// Waits until it has a leader; an error is what it logged.
+    fn until_healthy(&mut self) -> Result<(), String> {
+        let log = self.log();
+        let child = self.child.as_mut().ok_or("it was not launched")?;
         let deadline = Instant::now() + START_TIMEOUT;
         while !healthy(self.health_port) {
             let ended = child.try_wait().map_err(|error| error.to_string())?;
@@ -257,6 +293,66 @@ impl EtcdServer {
             std::thread::sleep(ASK_EVERY);
         }
         Ok(())
+    }
+}
+
+/// A running etcd of several members.
+#[derive(Debug)]
+pub struct EtcdCluster {
+    /// The members.
+    pub members: Vec<EtcdServer>,
+}
+
+impl EtcdCluster {
+    /// Starts so many members and waits until all have a leader.
+    ///
+    /// # Panics
+    /// As [`EtcdServer::start`].
+    #[must_use]
+    pub fn start(count: usize) -> Self {
+        for attempt in 1.. {
+            let prepared = (0..count).map(|n| EtcdServer::prepared(format!("m{n}"), None));
+            let mut members: Vec<EtcdServer> = prepared.collect();
+            let all: Vec<String> = members.iter().map(EtcdServer::member).collect();
+            let all = all.join(",");
+            members
+                .iter_mut()
+                .for_each(|member| member.members.clone_from(&all));
+            let launched = members.iter_mut().try_for_each(EtcdServer::launch);
+            let up = launched.and_then(|()| members.iter_mut().try_for_each(EtcdServer::until_healthy));
+            match up {
+                Ok(()) => return Self { members },
+                Err(log) if attempt < PORT_ATTEMPTS && log.contains("address already in use") => {}
+                Err(log) => panic!("etcd did not start: {log}"),
+            }
+        }
+        unreachable!("the loop returns or panics")
+    }
+
+    /// The URLs of all members, parted by commas.
+    #[must_use]
+    pub fn endpoints(&self) -> String {
+        let all: Vec<String> = self.members.iter().map(EtcdServer::endpoint).collect();
+        all.join(",")
+    }
+
+    /// Which member leads, as the members that run say. `None` while they elect one.
+    ///
+    /// # Panics
+    /// If a running member does not answer.
+    #[must_use]
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |member: &EtcdServer| {
+            let status = member.etcdctl(&["endpoint", "status", "-w", "fields"]);
+            let value = |field: &str| {
+                let of_field = |line: &&str| line.starts_with(&format!("\"{field}\""));
+                status.lines().find(of_field)?.split_whitespace().next_back()
+            };
+            value("Leader").is_some_and(|leader| leader != "0" && Some(leader) == value("MemberID"))
+        };
+        self.members
+            .iter()
+            .position(|member| member.pid().is_some() && leads(member))
     }
 }
 
