@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use twill_model::ResourceKey;
+use twill_model::net::Net;
 use twill_model::resources::WorkloadEndpoint;
 use twill_model::resources::workloadendpoint::EndpointPort;
 use twill_model::selector::scope::{
@@ -38,6 +40,8 @@ pub struct Local {
     pub mac: Mac,
     /// Its addresses.
     pub addrs: Vec<IpAddr>,
+    /// Networks that it may send from besides, where the node allows that (`workloadSourceSpoofing`). Disjoint.
+    pub spoofs: Vec<IpNet>,
 }
 
 impl Endpoint {
@@ -51,7 +55,7 @@ impl Endpoint {
             .ip_networks
             .iter()
             .filter(|n| n.is_single())
-            .map(twill_model::net::Net::addr)
+            .map(Net::addr)
             .collect();
         if addrs.is_empty() {
             return Ok(None);
@@ -63,6 +67,13 @@ impl Endpoint {
                 link,
                 mac,
                 addrs: addrs.clone(),
+                spoofs: IpNet::aggregate(
+                    &spec
+                        .allow_spoofed_source_prefixes
+                        .iter()
+                        .map(Net::masked)
+                        .collect(),
+                ),
             })
         } else {
             None

@@ -13,6 +13,7 @@ use super::routes::{BlockFacts, Routes};
 use super::rule::{Resolved, SetId};
 use super::sets::Sets;
 use super::settings::Settings;
+use crate::plan::links::RpFilter;
 use crate::plan::nft::{Atom, Name, Set, Table, Verdict};
 use crate::plan::policy::{Rendered, RuleSource, group_name, render, selector_sets, set_names};
 use crate::plan::{Desired, IfName, Link, Mac, NodeSettings, base};
@@ -51,6 +52,8 @@ struct Held {
     links: Arc<BTreeMap<IfName, Link>>,
     routes: Arc<crate::plan::routes::Routes>,
     announce: Arc<BTreeSet<IpNet>>,
+    /// Whether endpoints' further sources hold.
+    spoofing: bool,
 }
 
 impl RuleSource for Policies {
@@ -138,11 +141,13 @@ impl Graph {
         if settings {
             self.held.base = base::table(&self.settings.base());
         }
-        if policy || routes {
+        let spoofing = settings && self.settings.spoofing() != self.held.spoofing;
+        self.held.spoofing = self.settings.spoofing();
+        if policy || routes || spoofing {
             self.refresh_chains();
         }
-        if routes {
-            self.held.links = Arc::new(links(&self.routes));
+        if routes || spoofing {
+            self.held.links = Arc::new(links(&self.routes, self.held.spoofing));
             self.held.routes = Arc::new(self.routes.plan());
             self.held.announce = Arc::new(self.routes.announce());
         }
@@ -319,6 +324,9 @@ impl Graph {
                 group_name(direction, &ordered)
             });
             dispatch.add(local, groups);
+            if self.held.spoofing {
+                dispatch.add_spoofs(local);
+            }
         }
         keep(&mut rendered.chains, &self.held.rendered.chains);
         keep(&mut rendered.sets, &self.held.rendered.sets);
@@ -349,6 +357,8 @@ pub(crate) struct Dispatch {
     workloads: Set,
     src4: Set,
     src6: Set,
+    spoof4: Set,
+    spoof6: Set,
 }
 
 impl Default for Dispatch {
@@ -360,6 +370,8 @@ impl Default for Dispatch {
             workloads: Set::of(&[Kind::IfName]),
             src4: Set::of(&[Kind::IfName, Kind::Ipv4]),
             src6: Set::of(&[Kind::IfName, Kind::Ipv6]),
+            spoof4: Set::of(&[Kind::IfName, Kind::Ipv4]).interval(),
+            spoof6: Set::of(&[Kind::IfName, Kind::Ipv6]).interval(),
         }
     }
 }
@@ -381,6 +393,17 @@ impl Dispatch {
         }
     }
 
+    /// Lets an endpoint send from the networks that it names, too.
+    pub(crate) fn add_spoofs(&mut self, local: &super::endpoint::Local) {
+        for net in &local.spoofs {
+            let sources = match net {
+                IpNet::V4(_) => &mut self.spoof4,
+                IpNet::V6(_) => &mut self.spoof6,
+            };
+            sources.insert(&[local.link.into(), Atom::net(*net)]);
+        }
+    }
+
     pub(crate) fn sets(self) -> BTreeMap<Name, Arc<Set>> {
         [
             (base::FROM_WL, self.from_wl),
@@ -388,6 +411,8 @@ impl Dispatch {
             (base::WORKLOADS, self.workloads),
             (base::SRC4, self.src4),
             (base::SRC6, self.src6),
+            (base::SPOOF4, self.spoof4),
+            (base::SPOOF6, self.spoof6),
         ]
         .map(|(name, set)| (Name::fixed(name), Arc::new(set)))
         .into()
@@ -395,7 +420,7 @@ impl Dispatch {
 }
 
 /// The host side of every local endpoint's link.
-pub(crate) fn links(routes: &Routes) -> BTreeMap<IfName, Link> {
+pub(crate) fn links(routes: &Routes, spoofing: bool) -> BTreeMap<IfName, Link> {
     let link = |local: &super::endpoint::Local| {
         let neighbours: BTreeMap<_, Mac> = local.addrs.iter().map(|a| (*a, local.mac)).collect();
         let gateway_v6 = local.addrs.iter().any(std::net::IpAddr::is_ipv6);
@@ -404,7 +429,8 @@ pub(crate) fn links(routes: &Routes) -> BTreeMap<IfName, Link> {
             Link {
                 neighbours,
                 gateway_v6,
-                rp_filter: None,
+                // The kernel's own check would drop what comes from networks that are not routed back.
+                rp_filter: (spoofing && !local.spoofs.is_empty()).then_some(RpFilter::Off),
             },
         )
     };

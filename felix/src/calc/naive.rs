@@ -101,6 +101,9 @@ pub fn recompute(node: &str, state: &State, revision: u64) -> Output {
             group_name(direction, &ordered)
         });
         dispatch.add(local, groups);
+        if settings.spoofing() {
+            dispatch.add_spoofs(local);
+        }
     }
     for spec in specs {
         let members = members(spec, &read);
@@ -116,7 +119,7 @@ pub fn recompute(node: &str, state: &State, revision: u64) -> Output {
         revision,
         in_sync: true,
         table: Arc::new(table),
-        links: Arc::new(links(&routes)),
+        links: Arc::new(links(&routes, settings.spoofing())),
         routes: Arc::new(routes.plan()),
         node: NodeSettings {
             forward_v4: true,

@@ -33,12 +33,12 @@ impl Settings {
         if name != DEFAULT && name != self.own_name {
             return Vec::new();
         }
-        let before = (self.base(), self.ipv6());
+        let before = (self.base(), self.ipv6(), self.spoofing());
         match spec {
             Some(spec) => self.specs.insert(name.to_owned(), spec.clone()),
             None => self.specs.remove(name),
         };
-        self.dirty |= before != (self.base(), self.ipv6());
+        self.dirty |= before != (self.base(), self.ipv6(), self.spoofing());
         spec.map(problems).unwrap_or_default()
     }
 
@@ -51,6 +51,16 @@ impl Settings {
     #[must_use]
     pub fn ipv6(&self) -> bool {
         self.first(|s| s.ipv6_support).unwrap_or(true)
+    }
+
+    /// Whether workloads may send from the networks that their endpoints name (`workloadSourceSpoofing: Any`).
+    #[must_use]
+    pub fn spoofing(&self) -> bool {
+        self.first(|s| {
+            let word = s.workload_source_spoofing.as_str();
+            (!word.is_empty()).then_some(word == "Any")
+        })
+        .unwrap_or(false)
     }
 
     /// The effective settings of the static part of the table. A field that cannot be used counts as not set.

@@ -38,6 +38,10 @@ pub const WORKLOADS: &str = "workloads";
 pub const SRC4: &str = "src4";
 /// Set `ifname . ipv6`: sources that an interface may use.
 pub const SRC6: &str = "src6";
+/// Set `ifname . IPv4 networks`: further sources that an interface may use (`allowedSourcePrefixes`).
+pub const SPOOF4: &str = "spoof4";
+/// Set `ifname . IPv6 networks`: further sources that an interface may use.
+pub const SPOOF6: &str = "spoof6";
 /// Chain after an egress policy has allowed: on to the ingress policy of a local workload, to the host, or out.
 pub const EGRESS_OK: &str = "egress_ok";
 /// Chain after an ingress policy has allowed.
@@ -108,6 +112,8 @@ pub fn table(config: &BaseConfig) -> Table {
     set(WORKLOADS, Set::of(&[Kind::IfName]));
     set(SRC4, Set::of(&[Kind::IfName, Kind::Ipv4]));
     set(SRC6, Set::of(&[Kind::IfName, Kind::Ipv6]));
+    set(SPOOF4, Set::of(&[Kind::IfName, Kind::Ipv4]).interval());
+    set(SPOOF6, Set::of(&[Kind::IfName, Kind::Ipv6]).interval());
     set(CT, ct_states(config.drop_invalid));
     set(NDP, ndp_types());
     let mut chain = |name, base, rules| {
@@ -225,6 +231,14 @@ fn anti_spoof() -> Vec<Rule> {
     let v6 = || Stmt::is(Field::NfProto, NfProto::Ipv6);
     let icmp6 = || Stmt::is(Field::L4Proto, Value::Proto(IPPROTO_ICMPV6));
     let advert = Stmt::is(Field::Icmpv6Type, Value::Icmpv6Type(ROUTER_ADVERT));
+    let further = |family, saddr, set| {
+        Rule::new([
+            family,
+            known(&[Field::IifName, saddr], Op::Eq, set),
+            Stmt::accept(),
+        ])
+        .comment("further sources")
+    };
     let discovery = |from: Stmt| {
         let (ndp, live) = (
             known(&[Field::Icmpv6Type], Op::Eq, NDP),
@@ -246,6 +260,8 @@ fn anti_spoof() -> Vec<Rule> {
         ]),
         discovery(Stmt::Net(Field::Ip6Saddr, Op::Eq, link_local.into())).comment("neighbour discovery"),
         discovery(Stmt::is(Field::Ip6Saddr, Ipv6Addr::UNSPECIFIED)).comment("duplicate address detection"),
+        further(v4(), Field::Ip4Saddr, SPOOF4),
+        further(v6(), Field::Ip6Saddr, SPOOF6),
         Rule::new([Stmt::drop()]),
     ]
 }

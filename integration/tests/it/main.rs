@@ -6,6 +6,7 @@ mod arrows;
 mod cli;
 mod closed;
 mod common;
+mod compat;
 mod containerd;
 mod demo;
 mod doors;

@@ -1,8 +1,11 @@
 //! The plugin's operations against a daemon, beyond a pod's plain coming and going.
 
-use crate::common::{Name, nodes};
+use crate::common::{Name, keys_of, nodes};
+use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::net::IpAddr;
+use std::process::Stdio;
 use std::time::Duration;
 use twill_lab::cni::{self, CniError, Plugin};
 use twill_lab::demo::detach;
@@ -86,17 +89,6 @@ fn pod(lab: &mut Lab, name: &str) -> Pod {
 fn ip(namespace: &str, words: &str) -> String {
     let mut command = netns::command(namespace, "ip");
     run::output(command.args(words.split_whitespace()), b"").unwrap()
-}
-
-/// Keys of the store that name `what`.
-fn keys_of(lab: &Lab, what: &str) -> Vec<String> {
-    let keys = lab
-        .etcdctl(&["get", "--prefix", "/calico/", "--keys-only"])
-        .unwrap();
-    keys.lines()
-        .filter(|k| k.contains(what))
-        .map(str::to_owned)
-        .collect()
 }
 
 /// Whether packets from a namespace are answered from an address.
@@ -320,7 +312,7 @@ fn what_a_pod_asks_for_by_annotation_and_capability_it_gets_or_is_told_why_not()
         ("ipAddrsNoIpam", r#"["203.0.113.9"]"#, "ip_addrs_no_ipam"),
         (
             "allowedSourcePrefixes",
-            r#"["203.0.113.0/24"]"#,
+            r#"["203.0.113.0/33"]"#,
             "allowedSourcePrefixes",
         ),
         ("ipAddrs", r#"["203.0.113.9"]"#, "203.0.113.9"),
@@ -377,4 +369,52 @@ fn what_a_pod_asks_for_by_annotation_and_capability_it_gets_or_is_told_why_not()
     );
     Call::new(lab, &one).run("DEL").unwrap();
     assert!(keys_of(lab, &one.container_id).is_empty());
+}
+
+#[test]
+fn status_says_51_while_policy_does_not_reach_the_kernel() {
+    let name = Name::new();
+    let mut scene = nodes(&name);
+    let lab = scene.lab_mut().unwrap();
+    let web = pod(lab, "demo/web");
+    let status = |code: Option<u64>| {
+        let call = Call::new(lab, &web).with(json!({"cniVersion": "1.1.0"}));
+        wait_for("STATUS", SOON, || {
+            let found = call.run("STATUS");
+            anyhow::ensure!(found.as_ref().err().map(|e| e.code) == code, "{found:?}");
+            Ok(())
+        })
+        .unwrap();
+    };
+    status(None);
+    // A table of our name that belongs to somebody else: the kernel lets nobody but its owner write to it.
+    let daemon = lab.daemon("n1").unwrap().process;
+    daemon.signal(Signal::STOP).unwrap();
+    let mut nft = netns::command(&lab.ns("n1"), "nft");
+    run::output(nft.args(["delete", "table", "inet", "twill"]), b"").unwrap();
+    let mut owner = netns::command(&lab.ns("n1"), "nft");
+    let mut owner = owner
+        .arg("-i")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut words = owner.stdin.take().unwrap();
+    words
+        .write_all(b"add table inet twill { flags owner; }\n")
+        .unwrap();
+    let listed = wait_for("the owner's table is there", SOON, || {
+        let mut nft = netns::command(&lab.ns("n1"), "nft");
+        let tables = run::output(nft.args(["list", "tables"]), b"")?;
+        anyhow::ensure!(tables.contains("inet twill"), "{tables}");
+        Ok(())
+    });
+    daemon.signal(Signal::CONT).unwrap();
+    listed.unwrap();
+    status(Some(51));
+    // With its owner the table goes, and ours is written again.
+    drop(words);
+    owner.wait().unwrap();
+    status(None);
+    Call::new(lab, &web).add();
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::de::DeserializeOwned;
+use twill_model::net::Net;
 use twill_proto::cni::Add;
 
 use super::{CniError, code};
@@ -11,6 +12,9 @@ use super::{CniError, code};
 const PREFIX: &str = "cni.projectcalico.org/";
 /// Addresses in one annotation: one a family is what makes sense.
 const ADDRESSES_MAX: usize = 2;
+
+/// Networks in one annotation: each is an element of a set in the kernel.
+const PREFIXES_MAX: usize = 64;
 
 /// Annotations that the configuration must allow (Calico's `feature_control`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub(super) struct Annotations {
     pub(super) addresses: Vec<IpAddr>,
     /// `ipAddrsNoIpam`: these addresses, which nobody keeps account of.
     pub(super) unmanaged: Vec<IpAddr>,
+    /// `allowedSourcePrefixes`: networks that the pod may send from besides, where the node allows that.
+    pub(super) source_prefixes: Vec<Net>,
     /// `None`: no annotation, the plugin's configuration decides.
     pub(super) ipv4_pools: Option<Vec<String>>,
     pub(super) ipv6_pools: Option<Vec<String>>,
@@ -62,20 +68,24 @@ pub(super) fn parse(
         };
         return Err(refused("floatingIPs", &format!("{asked:?} {why}")));
     }
-    if let Some(asked) = value("allowedSourcePrefixes") {
-        return Err(refused(
-            "allowedSourcePrefixes",
-            &format!(
-                "{asked:?} is not supported: a pod sends from its own addresses only; remove the annotation"
-            ),
-        ));
-    }
     let list = |name: &str| {
         value(name)
             .map(|text| json::<Vec<String>>(name, text))
             .transpose()
     };
     let addresses = one_a_family("ipAddrs", value("ipAddrs"))?;
+    let prefixes = value("allowedSourcePrefixes");
+    let source_prefixes = prefixes
+        .map(|text| json::<Vec<Net>>("allowedSourcePrefixes", text))
+        .transpose()?
+        .unwrap_or_default();
+    if source_prefixes.len() > PREFIXES_MAX {
+        let why = format!(
+            "names {} networks, at most {PREFIXES_MAX} are allowed",
+            source_prefixes.len()
+        );
+        return Err(refused("allowedSourcePrefixes", &why));
+    }
     let unmanaged = one_a_family("ipAddrsNoIpam", value("ipAddrsNoIpam"))?;
     if !unmanaged.is_empty() && !features.ip_addrs_no_ipam {
         return Err(refused(
@@ -92,6 +102,7 @@ pub(super) fn parse(
     Ok(Annotations {
         addresses,
         unmanaged,
+        source_prefixes,
         ipv4_pools: list("ipv4pools")?,
         ipv6_pools: list("ipv6pools")?,
         families: families(list("ipFamilies")?)?,
@@ -190,6 +201,8 @@ mod tests {
             one("ipFamilies", r#"["IPv6"]"#).unwrap().families,
             Some((false, true))
         );
+        let prefixes = one("allowedSourcePrefixes", r#"["192.0.2.0/24","2001:db8::1"]"#).unwrap();
+        assert_eq!(prefixes.source_prefixes.len(), 2);
         let unmanaged = with(&[("ipAddrsNoIpam", r#"["192.0.2.9"]"#)], ALL).unwrap();
         assert_eq!(unmanaged.unmanaged, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
         assert_eq!(
@@ -208,7 +221,8 @@ mod tests {
             ("ipv4pools", "{}"),
             ("ipFamilies", r#"["ipv4"]"#),
             ("floatingIPs", r#"["1.2.3.4"]"#),
-            ("allowedSourcePrefixes", r#"["1.2.3.0/24"]"#),
+            ("allowedSourcePrefixes", r#""1.2.3.0/24""#),
+            ("allowedSourcePrefixes", r#"["1.2.3.0/33"]"#),
             ("ipAddrsNoIpam", r#"["1.2.3.4"]"#),
         ] {
             let error = one(name, value).unwrap_err();

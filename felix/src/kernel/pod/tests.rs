@@ -1,5 +1,7 @@
 //! Pods in namespaces, with the tools that a user would try them by.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::kernel::links::{LinkTable, LinkWriter, node_settings};
 use crate::kernel::netlink::Protocol;
@@ -7,7 +9,8 @@ use crate::kernel::netns::Netns;
 use crate::kernel::nft::{Mode, Writer};
 use crate::kernel::routes::{RouteWriter, Sweep};
 use crate::kernel::testing::{Pod, desired, eventually, run, try_run};
-use crate::plan::Desired;
+use crate::plan::nft::{Atom, Kind, Name, Set};
+use crate::plan::{Desired, base};
 
 /// Applies everything, in the order of the dataplane.
 fn program(desired: &Desired) {
@@ -231,6 +234,22 @@ fn a_spoofed_source_is_dropped() {
         run("ip route add 10.65.0.7 dev calipod1");
         a.netns
             .run(|| assert!(!try_run("ping -n -c 1 -W 1 -I 10.65.0.7 10.65.0.2").0));
+        // Until the endpoint may use the network; others still may not.
+        let mut allowed = desired(2, &[&a.link, &b.link]);
+        let sets = &mut Arc::make_mut(&mut allowed.table).sets;
+        let further = sets
+            .entry(Name::fixed(base::SPOOF4))
+            .or_insert_with(|| Arc::new(Set::of(&[Kind::IfName, Kind::Ipv4]).interval()));
+        let net = Atom::net("10.65.0.4/30".parse().unwrap());
+        Arc::make_mut(further).insert(&[a.link.host.into(), net]);
+        program(&allowed);
+        a.netns.run(|| {
+            assert!(try_run("ping -n -c 1 -W 1 -I 10.65.0.7 10.65.0.2").0);
+            run("ip address add 10.65.0.9/32 dev eth0");
+        });
+        run("ip route add 10.65.0.9 dev calipod1");
+        a.netns
+            .run(|| assert!(!try_run("ping -n -c 1 -W 1 -I 10.65.0.9 10.65.0.2").0));
     });
 }
 

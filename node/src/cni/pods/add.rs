@@ -171,7 +171,11 @@ impl<S: Store> Pods<S> {
                 fresh,
             )?;
             let endpoint = workload.endpoint(add, existing.as_ref().map(|e| e.endpoint.as_ref()), &mac);
-            let endpoint = identified(endpoint);
+            let mut endpoint = identified(endpoint);
+            endpoint
+                .spec
+                .allow_spoofed_source_prefixes
+                .clone_from(&wishes.source_prefixes);
             if !wishes.unmanaged.is_empty() {
                 match self
                     .put_unmanaged(workload, &endpoint, existing.as_ref(), wishes)
