@@ -40,6 +40,8 @@ const PEER_COMMANDS_MAX: usize = 64;
 const ACCEPTED_MAX: usize = 64;
 /// How long peer tasks may take to say goodbye.
 const STOP_WAIT: Duration = Duration::from_secs(3);
+/// The same before a restart: as long as a peer on a loaded machine takes to close its end, so that most are not reset.
+const RESTART_WAIT: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 struct PeerHandle {
@@ -265,7 +267,10 @@ impl RibTask {
                 }
             }
         };
-        if tokio::time::timeout(STOP_WAIT, all).await.is_err() {
+        // Before a restart nothing was said that a reset could destroy: who keeps his end open need not be waited for.
+        let restarts = matches!(how, Stop::Restart);
+        let wait = if restarts { RESTART_WAIT } else { STOP_WAIT };
+        if tokio::time::timeout(wait, all).await.is_err() && !restarts {
             tracing::warn!("some bgp peers did not take their goodbye in time");
         }
     }
