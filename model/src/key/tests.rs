@@ -25,6 +25,10 @@ fn every_path_of_the_contract_is_typed() {
         "/calico/resources/v3/projectcalico.org/networkpolicies/default/knp.default.x",
         Key::namespaced(Kind::NetworkPolicy, "default", "knp.default.x"),
     );
+    check(
+        "/twill/resources/v1/twill.net/bgpsessionpolicies/racks",
+        Key::cluster(Kind::BgpSessionPolicy, "racks"),
+    );
     check("/calico/ipam/v2/config", Key::IpamConfig);
     check(
         "/calico/ipam/v2/host/n1/ipv4/block/10.244.0.0-30",
@@ -58,6 +62,8 @@ fn what_is_not_exactly_a_key_of_ours_is_other() {
         "/",
         "/calico",
         "/calico/felix/v2/no-region/host/n1/status",
+        "/calico/resources/v3/projectcalico.org/bgpsessionpolicies/racks",
+        "/twill/resources/v1/twill.net/nodes/n1",
         "/calico/resources/v3/projectcalico.org/nodes",
         "/calico/resources/v3/projectcalico.org/nodes/",
         "/calico/resources/v3/projectcalico.org/nodes/a/b",

@@ -624,3 +624,49 @@ fn bgp_filters_match_what_there_is_and_change_only_what_they_accept() {
         &["spec.exportV4[0].priority"],
     );
 }
+
+#[test]
+fn a_session_policy_says_what_a_session_can_have() {
+    let check = |spec: &str, paths: &[&str]| check(Kind::BgpSessionPolicy, "p", spec, paths);
+    check("{}", &[]);
+    check(
+        r#"{"nodeSelector":"rack == 'a'","bgpPeers":["tor"],"mesh":true,"strictImport":true,"maxPrefixes":10000,
+            "maxPrefixesWarnPercent":80,"maxPrefixesRestart":"1m0s","holdTime":"9s","keepaliveTime":"3s","connectRetryTime":"5s",
+            "sendHoldTime":"8m0s","gracefulRestart":true,"longLivedTime":"1h0m0s","damping":false,
+            "bfd":{"minTx":"300ms","minRx":"10ms","multiplier":3,"multihop":true}}"#,
+        &[],
+    );
+    check(r#"{"nodeSelector":"rack =="}"#, &["spec.nodeSelector"]);
+    check(r#"{"maxPrefixes":0}"#, &["spec.maxPrefixes"]);
+    check(
+        r#"{"maxPrefixesWarnPercent":101}"#,
+        &["spec.maxPrefixesWarnPercent"],
+    );
+    for time in ["1s", "2s", "-3s", "3.5s", "18h12m16s"] {
+        check(&format!(r#"{{"holdTime":"{time}"}}"#), &["spec.holdTime"]);
+    }
+    check(r#"{"holdTime":"0s"}"#, &[]);
+    check(r#"{"keepaliveTime":"0s"}"#, &["spec.keepaliveTime"]);
+    check(r#"{"longLivedTime":"5000h0m0s"}"#, &["spec.longLivedTime"]);
+    check(
+        r#"{"bfd":{"minTx":"9ms","minRx":"61s","multiplier":0}}"#,
+        &["spec.bfd.minTx", "spec.bfd.minRx", "spec.bfd.multiplier"],
+    );
+}
+
+#[test]
+fn a_kind_of_our_own_has_our_version() {
+    let decode = |version: &str| {
+        let json = format!(
+            r#"{{"kind":"BGPSessionPolicy","apiVersion":"{version}","metadata":{{"name":"p"}},"spec":{{"holdTime":"9s"}}}}"#
+        );
+        AnyResource::decode(Kind::BgpSessionPolicy, json.as_bytes())
+            .map(|any| String::from_utf8(any.encode()).unwrap())
+    };
+    let encoded = decode("twill.net/v1").unwrap();
+    assert!(
+        encoded.contains(r#""apiVersion":"twill.net/v1""#) && encoded.contains(r#""holdTime":"9s""#),
+        "{encoded}"
+    );
+    assert!(decode("projectcalico.org/v3").is_err());
+}

@@ -15,7 +15,8 @@ fn fabric(objects: &[(Kind, &str, &str)]) -> Fabric {
             .map(|l| format!("\"{l}\":\"\""))
             .collect();
         let json = format!(
-            r#"{{"kind":"{kind}","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}","labels":{{{}}}}},"spec":{spec}}}"#,
+            r#"{{"kind":"{kind}","apiVersion":"{}","metadata":{{"name":"{name}","labels":{{{}}}}},"spec":{spec}}}"#,
+            kind.api_version(),
             labels.join(",")
         );
         put(&mut fabric, Key::cluster(*kind, name), json);
