@@ -24,7 +24,8 @@ pub trait Prefix: Copy + Debug + Eq + Ord + Hash + Send + Sync + 'static {
     fn net(self) -> IpNet;
     /// The prefix of such a form, if it is of this family.
     fn of_net(net: IpNet) -> Option<Self>;
-    /// A prefix that no speaker may take a route for: loopback, link-local IPv6, multicast, class E, `0/8` but the default.
+    /// A prefix that no speaker may take a route for: loopback, link-local IPv6, multicast, class E, `0/8` and what
+    /// begins with it but for the default and its lower half.
     fn is_martian(self) -> bool;
 }
 
@@ -87,7 +88,7 @@ impl Prefix for V4 {
 
     fn is_martian(self) -> bool {
         let first = self.addr >> 24;
-        (first == 0 && self.len > 0) || first == 127 || first >= 224
+        (first == 0 && self.len > 1) || first == 127 || first >= 224
     }
 }
 
@@ -183,6 +184,8 @@ mod tests {
     #[test]
     fn martians_are_told_from_the_default_route() {
         assert!(!v4("0.0.0.0/0").is_martian());
+        assert!(!v4("0.0.0.0/1").is_martian(), "half of all is no martian");
+        assert!(v4("0.0.0.0/2").is_martian());
         assert!(v4("0.1.0.0/16").is_martian());
         assert!(v4("127.0.0.1/32").is_martian());
         assert!(v4("224.0.0.0/4").is_martian());

@@ -89,7 +89,9 @@ impl Peer {
             (ConnState::Established(..), _) => 3,
         };
         self.flush(routes);
-        self.end(now, id, Cause::Sent(Notification::new(5, subcode)));
+        // The data says which type was not expected (RFC 6608 section 4).
+        let unexpected = Notification::with(5, subcode, &[kind.code()]);
+        self.end(now, id, Cause::Sent(unexpected));
     }
 
     fn judge(&mut self, verdicts: &[Verdict]) {

@@ -183,6 +183,9 @@ fn messages_out_of_place_are_fsm_errors_by_state() {
     let update = [&[0xff; 16][..], &[0, 23, 2, 0, 0, 0, 0]].concat();
     let (_, out) = Bench::new(passive()).accept(&[&keepalive()]);
     assert_eq!(sent(&out), Some((5, 1)));
+    // The data is the type that was not expected (RFC 6608 section 4).
+    let said = |o: &Output| matches!(o, Output::Send(_, b) if b.ends_with(&[3, 5, 1, 4]));
+    assert!(out.iter().any(said), "{out:?}");
     let (_, out) = Bench::new(passive()).accept(&[&open(|_| ()), &update]);
     assert_eq!(sent(&out), Some((5, 2)));
     let (mut bench, id) = Bench::established();

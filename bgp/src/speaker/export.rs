@@ -169,9 +169,11 @@ impl ExportKey {
             changes
         };
         let mut list = List::default();
-        for attr in attrs.iter() {
-            if self.passes(attr.code, source) {
-                list.push(attr.code, attr.flags, attr.value);
+        for attr in attrs.iter().filter(|a| self.passes(a.code, source)) {
+            match self.narrowed(attr) {
+                Some(value) if value.is_empty() => {}
+                Some(value) => list.set(attr.code, attr.flags, value),
+                None => list.push(attr.code, attr.flags, attr.value),
             }
         }
         if let IpAddr::V4(a) = next_hop {
@@ -212,6 +214,20 @@ impl ExportKey {
             attrs: list.encode(),
             next_hop,
         })
+    }
+
+    /// The extended communities that may leave the AS (RFC 4360 section 6, RFC 5701 section 2), where some may not.
+    fn narrowed(&self, attr: Attr<'_>) -> Option<Vec<u8>> {
+        const NON_TRANSITIVE: u8 = 0x40;
+        let octets = match attr.code {
+            code::EXTENDED_COMMUNITIES => 8,
+            code::IPV6_EXTENDED_COMMUNITIES => 20,
+            _ => return None,
+        };
+        let stays = |c: &&[u8]| c.first().is_some_and(|kind| kind & NON_TRANSITIVE != 0);
+        let communities = || attr.value.chunks_exact(octets);
+        (self.session == SessionType::Ebgp && communities().any(|c| stays(&c)))
+            .then(|| communities().filter(|c| !stays(c)).flatten().copied().collect())
     }
 
     fn keeps_med(&self, source: &PathSource) -> bool {

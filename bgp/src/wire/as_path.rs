@@ -103,6 +103,23 @@ pub fn check(mut path: &[u8], width: Width) -> Result<(), PathFault> {
     }
 }
 
+/// An AS4_PATH without its confederation segments, which must not be there (RFC 6793 section 6); `None` if it is broken or
+/// nothing is left.
+#[must_use]
+pub fn as4(mut path: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(path.len());
+    while !path.is_empty() {
+        let (&[kind, count], rest) = path.split_first_chunk::<2>()?;
+        let (asns, rest) = rest.split_at_checked(usize::from(count) * 4)?;
+        if !matches!(kind, 3 | 4) {
+            out.extend_from_slice(&[kind, count]);
+            out.extend_from_slice(asns);
+        }
+        path = rest;
+    }
+    (!out.is_empty() && check(&out, Width::Four).is_ok()).then_some(out)
+}
+
 /// A valid two-octet path in four-octet form.
 #[must_use]
 pub fn widen(mut path: &[u8]) -> Vec<u8> {
@@ -278,6 +295,19 @@ mod tests {
         assert_eq!(check4(&[3, 1, 0, 0, 0, 1]), Err(PathFault::Confederation));
         assert_eq!(check4(&seq(&[7; 250]).repeat(5)), Err(PathFault::TooLong));
         assert_eq!(check(&[2, 2, 0, 1, 0, 2], Width::Two), Ok(()));
+    }
+
+    #[test]
+    fn an_as4_path_loses_its_confederation_segments() {
+        let good = seq(&[70_000]);
+        assert_eq!(as4(&good), Some(good.clone()));
+        assert_eq!(
+            as4(&[&[3, 1, 0, 0, 0, 9], &good[..]].concat()),
+            Some(good.clone())
+        );
+        assert_eq!(as4(&[3, 1, 0, 0, 0, 9]), None);
+        assert_eq!(as4(&[&good[..], &[4, 2, 0, 0, 0, 9]].concat()), None);
+        assert_eq!(as4(&[]), None);
     }
 
     #[test]

@@ -96,9 +96,9 @@ pub(super) fn check(flags: u8, kind: u8, value: &[u8], context: &UpdateContext) 
         code::EXTENDED_COMMUNITIES => multiple(8),
         code::LARGE_COMMUNITIES => multiple(12),
         code::IPV6_EXTENDED_COMMUNITIES => multiple(20),
-        code::AS4_PATH => match as_path::check(value, Width::Four) {
-            Ok(()) if !value.is_empty() => Keep,
-            _ => Discard(fault(9, "AS4_PATH is broken")),
+        code::AS4_PATH => match as_path::as4(value) {
+            Some(_) => Keep,
+            None => Discard(fault(9, "AS4_PATH is broken")),
         },
         // We are in no AIGP session (RFC 7311 section 3.1): dropped even when it is well formed.
         code::AIGP => {

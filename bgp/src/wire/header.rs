@@ -25,7 +25,9 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    const fn code(self) -> u8 {
+    /// The octet of the header.
+    #[must_use]
+    pub const fn code(self) -> u8 {
         match self {
             Self::Open => 1,
             Self::Update => 2,

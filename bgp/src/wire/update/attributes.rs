@@ -229,10 +229,10 @@ impl<'a> Parsed<'a> {
         {
             *to = value.into();
         }
-        if let Some(as4_path) = as4_path
+        if let Some(as4_path) = as4_path.and_then(as_path::as4)
             && let Some((.., path)) = self.attrs.iter_mut().find(|(c, ..)| *c == code::AS_PATH)
         {
-            *path = as_path::merge(path, as4_path).into();
+            *path = as_path::merge(path, &as4_path).into();
         }
     }
 }
