@@ -1,6 +1,6 @@
 # Thin doors to scripts/ and to the binaries of the lab. Start with: make demo
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo lab lab-down check test test-calico deny soak soak-ipam bench bench-bgp bench-ipam clean
+.PHONY: help setup build demo lab lab-down check test test-calico deny soak soak-ipam bench bench-bgp bench-ipam bgp-cases clean
 
 # Where daemons and rustup's cargo live, when the caller's PATH leaves them out.
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
@@ -16,6 +16,7 @@ help:
 	@echo 'make build      release binaries into bin/'
 	@echo 'make bench      the numbers of docs/numbers.md; make bench-ipam: those of addresses'
 	@echo 'make bench-bgp  the BGP speaker against BIRD, FRR, GoBGP and OpenBGPD (DUT=.. SCENARIO=.. RUNS=3)'
+	@echo 'make bgp-cases   black-box cases against the BGP speaker, or DUT=bird, DUT=frr (ONLY=words of a name, JSON=FILE)'
 	@echo 'make soak       demo and fault tests again and again (TIMES=10); make soak-ipam: addresses alone'
 	@echo 'make deny       licences, sources and bans of all dependencies'
 
@@ -75,6 +76,13 @@ bench-bgp:
 	@mkdir -p bin
 	@for name in twilld bgpbench; do install -m 755 "$${CARGO_TARGET_DIR:-target}/release/$$name" "bin/$$name"; done
 	@integration/benches/bgpbench/measure.sh --dut $(DUT) --scenario $(SCENARIO) --runs $(RUNS) $(if $(JSON),--json '$(JSON)')
+
+# The same table for each: what a peer may say and should not say, and what the RFCs make of it.
+bgp-cases: DUT := $(if $(filter command line environment,$(origin DUT)),$(DUT),twill)
+bgp-cases:
+	@scripts/setup
+	@cargo build --locked -p twilld -p bgpcases
+	@"$${CARGO_TARGET_DIR:-target}/debug/bgpcases" run --dut '$(DUT)' $(if $(ONLY),--only '$(ONLY)') $(if $(JSON),--json '$(JSON)')
 
 TIMES ?= 10
 soak: build

@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("bgpbench", &[]),
+    ("bgpcases", &[]),
     (
         "twill-ipam-rig",
         &["twill-model", "twill-datastore", "twill-ipam"],
