@@ -114,7 +114,11 @@ async fn routes_flow_both_ways(lab: &Lab, frr: &Frr<'_>, ours: &Ours) {
         prefix: None,
         limit: 10,
     };
-    let learned = async || ours.handle.routes(query.clone()).await.unwrap();
+    let learned = async || {
+        let mut routes = ours.handle.routes(query.clone()).await.unwrap();
+        routes.retain(|r| r.peer.is_some());
+        routes
+    };
     let learned = eventually("both routes", learned, |r| r.len() == 2).await;
     let index = lab.link_index("cable");
     for route in learned {
