@@ -158,7 +158,7 @@ enum Next {
 struct Listing {
     at: usize,
     pager: Pager,
-    /// The last key of the pages so far in this range.
+    /// Where what was not listed yet of this range begins; `None`: at its start.
     cursor: Option<Bytes>,
     /// Differences found and not yet part of the copy: told as one unit at the end of a later pass, page by page in the first.
     staged: Vec<Change>,
@@ -359,10 +359,7 @@ impl Machine {
         let mut kvs = listing.pager.page(page);
         kvs.retain(|kv| range.contains(&kv.key));
         let more = listing.pager.request();
-        let upto = more
-            .is_some()
-            .then(|| kvs.last().map(|kv| kv.key.clone()))
-            .flatten();
+        let reached = listing.pager.reached().cloned();
         if let Why::Compare(_) = listing.why {
             let told = self.state.revision;
             let missed = kvs
@@ -381,12 +378,12 @@ impl Machine {
             },
             range,
             listing.cursor.as_ref(),
-            upto.as_ref(),
+            reached.as_ref(),
             kvs,
             listing.pager.revision(),
             &mut listing.staged,
         );
-        listing.cursor = upto;
+        listing.cursor = reached;
         self.after_page(now, more);
     }
 
@@ -634,23 +631,25 @@ fn news(kv: KeyValue, fresh: bool) -> Change {
     }
 }
 
-/// Compares one page with what is known between the page before (`after`) and its own last key (`upto`; `None`: to the range's end).
+/// Compares one page with what is known from where the page before ended (`from`; `None`: the range's start) to before where this
+/// one did (`to`; `None`: the range's end).
 fn diff(
     known: Known<'_>,
     range: &KeyRange,
-    after: Option<&Bytes>,
-    upto: Option<&Bytes>,
+    from: Option<&Bytes>,
+    to: Option<&Bytes>,
     kvs: Vec<KeyValue>,
     revision: Revision,
     staged: &mut Vec<Change>,
 ) {
-    if upto.zip(after).is_some_and(|(upto, after)| upto <= after) {
+    let start = from.unwrap_or(range.start());
+    let end = to.or(range.end());
+    if end.is_some_and(|end| end <= start) {
         return;
     }
-    let start = after.map_or(Bound::Included(range.start()), Bound::Excluded);
-    let end = upto.map_or_else(
-        || range.end().map_or(Bound::Unbounded, Bound::Excluded),
-        Bound::Included,
+    let (start, end) = (
+        Bound::Included(start),
+        end.map_or(Bound::Unbounded, Bound::Excluded),
     );
     let mut listed = kvs.iter().map(|kv| &kv.key).peekable();
     for (key, _) in known.keys.range::<Bytes, _>((start, end)) {
