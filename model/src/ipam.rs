@@ -10,11 +10,13 @@ mod affinity;
 mod block;
 mod config;
 mod handle;
+mod view;
 
 pub use affinity::{AffinityState, BlockAffinity};
 pub use block::{Attribute, BLOCK_ADDRESSES_MAX, Block};
 pub use config::IpamConfig;
 pub use handle::Handle;
+pub use view::{AttributeView, BlockView, HandleView, OwnerView};
 
 use serde::{Deserialize, Deserializer};
 

@@ -106,7 +106,12 @@ impl Block {
                 key: key.to_string(),
             });
         }
-        block.check()?;
+        check(
+            &block.cidr,
+            &block.allocations,
+            &block.unallocated,
+            block.attributes().len(),
+        )?;
         Ok(block)
     }
 
@@ -119,63 +124,11 @@ impl Block {
             .filter(|n| *n <= BLOCK_ADDRESSES_MAX && host_bits <= 12)
     }
 
-    fn check(&self) -> Result<(), IpamDecodeError> {
-        let size =
-            Self::addresses_in(&self.cidr).ok_or_else(|| IpamDecodeError::TooLarge(self.cidr.to_string()))?;
-        if self.allocations.len() != size {
-            return Err(IpamDecodeError::AllocationsLength {
-                found: self.allocations.len(),
-                expected: size,
-            });
-        }
-        let attributes = self.attributes().len();
-        for (ordinal, index) in self.allocations.iter().enumerate() {
-            match index {
-                Some(index) if usize::try_from(*index).is_ok_and(|i| i < attributes) => {}
-                Some(index) => {
-                    return Err(IpamDecodeError::AttributeIndex {
-                        ordinal,
-                        index: *index,
-                        attributes,
-                    });
-                }
-                None => {}
-            }
-        }
-        let mut seen = vec![false; size];
-        for ordinal in &self.unallocated {
-            let at = usize::try_from(*ordinal).unwrap_or(usize::MAX);
-            match (seen.get_mut(at), self.allocations.get(at)) {
-                (Some(seen), Some(None)) if !*seen => *seen = true,
-                (Some(_), Some(None)) => return Err(IpamDecodeError::UnallocatedTwice(*ordinal)),
-                (Some(_), Some(Some(_))) => return Err(IpamDecodeError::UnallocatedInUse(*ordinal)),
-                _ => return Err(IpamDecodeError::UnallocatedOutside(*ordinal)),
-            }
-        }
-        Ok(())
-    }
-
     /// What `ipam check` reports and no allocator trips over: attributes that no address uses, and addresses that
     /// are neither allocated nor free.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        let mut used = vec![false; self.attributes().len()];
-        for index in self.allocations.iter().flatten() {
-            if let Some(used) = usize::try_from(*index).ok().and_then(|i| used.get_mut(i)) {
-                *used = true;
-            }
-        }
-        let mut found: Vec<String> = (0..used.len())
-            .filter(|i| used.get(*i) == Some(&false))
-            .map(|i| format!("attribute {i} is used by no address"))
-            .collect();
-        let free: std::collections::BTreeSet<u32> = self.unallocated.iter().copied().collect();
-        for (ordinal, index) in (0u32..).zip(&self.allocations) {
-            if index.is_none() && !free.contains(&ordinal) {
-                found.push(format!("ordinal {ordinal} is neither allocated nor free"));
-            }
-        }
-        found
+        problems_of(&self.allocations, &self.unallocated, self.attributes().len())
     }
 
     /// The attributes, none if the field is `null`.
@@ -194,11 +147,7 @@ impl Block {
     /// The node that owns the block, if its affinity is `host:<node>`.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
-        let old = || self.host_affinity.as_deref().filter(|_| self.affinity.is_none());
-        self.affinity
-            .as_deref()
-            .and_then(|a| a.strip_prefix("host:"))
-            .or_else(old)
+        host_of(self.affinity.as_deref(), self.host_affinity.as_deref())
     }
 
     /// The address at `ordinal`, `None` outside the block.
@@ -207,10 +156,7 @@ impl Block {
         if usize::try_from(ordinal).ok()? >= self.allocations.len() {
             return None;
         }
-        Some(match self.cidr {
-            IpNet::V4(net) => Ipv4Addr::from(u32::from(net.network()).checked_add(ordinal)?).into(),
-            IpNet::V6(net) => Ipv6Addr::from(u128::from(net.network()).checked_add(ordinal.into())?).into(),
-        })
+        address_at(&self.cidr, ordinal)
     }
 
     /// The ordinal of `address`, `None` outside the block.
@@ -227,4 +173,85 @@ impl Block {
             _ => None,
         }
     }
+}
+
+/// What keeps an address from being given twice, and a reader from crashing.
+pub(super) fn check(
+    cidr: &IpNet,
+    allocations: &[Option<u32>],
+    unallocated: &[u32],
+    attributes: usize,
+) -> Result<(), IpamDecodeError> {
+    let size = Block::addresses_in(cidr).ok_or_else(|| IpamDecodeError::TooLarge(cidr.to_string()))?;
+    if allocations.len() != size {
+        return Err(IpamDecodeError::AllocationsLength {
+            found: allocations.len(),
+            expected: size,
+        });
+    }
+    for (ordinal, index) in allocations.iter().enumerate() {
+        match index {
+            Some(index) if usize::try_from(*index).is_ok_and(|i| i < attributes) => {}
+            Some(index) => {
+                return Err(IpamDecodeError::AttributeIndex {
+                    ordinal,
+                    index: *index,
+                    attributes,
+                });
+            }
+            None => {}
+        }
+    }
+    let mut seen = vec![false; size];
+    for ordinal in unallocated {
+        let at = usize::try_from(*ordinal).unwrap_or(usize::MAX);
+        match (seen.get_mut(at), allocations.get(at)) {
+            (Some(seen), Some(None)) if !*seen => *seen = true,
+            (Some(_), Some(None)) => return Err(IpamDecodeError::UnallocatedTwice(*ordinal)),
+            (Some(_), Some(Some(_))) => return Err(IpamDecodeError::UnallocatedInUse(*ordinal)),
+            _ => return Err(IpamDecodeError::UnallocatedOutside(*ordinal)),
+        }
+    }
+    Ok(())
+}
+
+/// See [`Block::problems`].
+pub(super) fn problems_of(
+    allocations: &[Option<u32>],
+    unallocated: &[u32],
+    attributes: usize,
+) -> Vec<String> {
+    let mut used = vec![false; attributes];
+    for index in allocations.iter().flatten() {
+        if let Some(used) = usize::try_from(*index).ok().and_then(|i| used.get_mut(i)) {
+            *used = true;
+        }
+    }
+    let mut found: Vec<String> = (0..used.len())
+        .filter(|i| used.get(*i) == Some(&false))
+        .map(|i| format!("attribute {i} is used by no address"))
+        .collect();
+    let free: std::collections::BTreeSet<u32> = unallocated.iter().copied().collect();
+    for (ordinal, index) in (0u32..).zip(allocations) {
+        if index.is_none() && !free.contains(&ordinal) {
+            found.push(format!("ordinal {ordinal} is neither allocated nor free"));
+        }
+    }
+    found
+}
+
+/// The node of `host:<node>`, or of the form before Calico 3.0 where there is no affinity.
+pub(super) fn host_of<'t>(affinity: Option<&'t str>, old: Option<&'t str>) -> Option<&'t str> {
+    match affinity {
+        Some(affinity) => affinity.strip_prefix("host:"),
+        None => old,
+    }
+}
+
+/// The `ordinal`-th address of `cidr`, whether it is inside or not.
+pub(super) fn address_at(cidr: &IpNet, ordinal: u32) -> Option<IpAddr> {
+    Some(match cidr {
+        IpNet::V4(net) => Ipv4Addr::from(u32::from(net.network()).checked_add(ordinal)?).into(),
+        IpNet::V6(net) => Ipv6Addr::from(u128::from(net.network()).checked_add(ordinal.into())?).into(),
+    })
 }

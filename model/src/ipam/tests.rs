@@ -12,12 +12,52 @@ fn cidr() -> ipnet::IpNet {
 fn block_round_trips(json: &str) -> Block {
     let block = Block::decode(cidr(), json.as_bytes()).unwrap();
     assert_eq!(gojson::to_string(&block).unwrap(), json);
+    view_agrees(&block, json);
     block
+}
+
+/// The borrowed form says what the whole one does.
+#[track_caller]
+fn view_agrees(block: &Block, json: &str) {
+    let view = BlockView::decode(cidr(), json.as_bytes()).unwrap();
+    assert_eq!(
+        (view.affinity(), view.host()),
+        (block.affinity.as_deref(), block.host())
+    );
+    assert_eq!(view.affinity_claim_time(), block.affinity_claim_time.as_deref());
+    assert_eq!(
+        (&view.allocations, &view.unallocated),
+        (&block.allocations, &block.unallocated)
+    );
+    assert_eq!(view.problems(), block.problems());
+    for ordinal in 0..5 {
+        assert_eq!(view.address(ordinal), block.address(ordinal));
+        let (lean, whole) = (view.attribute(ordinal), block.attribute(ordinal));
+        assert_eq!(
+            lean.and_then(AttributeView::handle),
+            whole.and_then(Attribute::handle)
+        );
+        assert_eq!(
+            lean.and_then(AttributeView::released_at),
+            whole.and_then(|a| a.released_at.as_deref())
+        );
+        let of = |key: &str| whole.and_then(|a| a.secondary.get(key)).map(String::as_str);
+        let lean = lean.map(|a| &a.secondary);
+        assert_eq!(lean.and_then(OwnerView::node), of("node"));
+        assert_eq!(lean.and_then(OwnerView::pod), of("pod"));
+        assert_eq!(lean.and_then(OwnerView::namespace), of("namespace"));
+        assert_eq!(lean.and_then(OwnerView::kind), of("type"));
+        assert_eq!(lean.and_then(OwnerView::service), of("service"));
+    }
 }
 
 #[track_caller]
 fn block_is_refused(json: &str, want: &IpamDecodeError) {
     assert_eq!(Block::decode(cidr(), json.as_bytes()).as_ref(), Err(want));
+    assert_eq!(
+        BlockView::decode(cidr(), json.as_bytes()).map(drop),
+        Err(want.clone())
+    );
 }
 
 #[test]
@@ -109,8 +149,16 @@ fn hostile_blocks_are_errors_and_nothing_worse() {
         "[]",
         "{\"cidr\":\"10.244.0.0/30\"}",
         &EMPTY.replace("0,1", "-1,1"),
+        "[\"10.244.0.0/30\",null,null,[null,null,null,null],[0,1,2,3],null,1,{},false,null]",
+        &TAKEN
+            .replace("{\"handle_id\":\"k8s-pod-network.0a1b\",", "[\"h\",{")
+            .replace("UTC\"}}]", "UTC\"},null,null]]"),
+        &TAKEN.replace("\"web-0\"", "7"),
+        &EMPTY.replace("Allocation\":{}", "Allocation\":{\"0\":\"x\"}"),
     ] {
         let error = Block::decode(cidr(), json.as_bytes()).unwrap_err();
+        assert!(matches!(error, IpamDecodeError::Json(_)), "{json}: {error}");
+        let error = BlockView::decode(cidr(), json.as_bytes()).unwrap_err();
         assert!(matches!(error, IpamDecodeError::Json(_)), "{json}: {error}");
     }
     let wide = "10.0.0.0/8".parse().unwrap();
@@ -149,6 +197,30 @@ fn ordinals_and_addresses_agree_in_both_families() {
         }
         assert_eq!(block.address(4), None);
         assert_eq!(block.ordinal("192.0.2.1".parse().unwrap()), None);
+    }
+}
+
+#[test]
+fn the_borrowed_form_of_a_handle_says_what_the_whole_one_does() {
+    for json in [
+        r#"{"block":{"10.244.0.0/30":2,"fd00::/126":1},"deleted":false}"#,
+        r#"{"block":{},"deleted":false}"#,
+        r#"{"block":null}"#,
+        r#"{"block":{"a\u0062":1},"later":[1]}"#,
+        r#"{"block":{"a":"1"}}"#,
+        r#"{"block":[]}"#,
+        r#"[{"a":1},false]"#,
+        "[]",
+        "null",
+    ] {
+        let whole = Handle::decode(json.as_bytes()).map(|h| h.block.into_iter().collect::<Vec<_>>());
+        let lean = HandleView::decode(json.as_bytes());
+        let lean = lean.map(|h| {
+            h.counts()
+                .map(|(cidr, n)| (cidr.to_owned(), n))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(lean.ok(), whole.ok(), "{json}");
     }
 }
 
