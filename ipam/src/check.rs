@@ -21,9 +21,11 @@ use twill_model::ipam::{Attribute, Block};
 use twill_model::kind::Kind;
 use twill_model::{Key, ResourceKey};
 
-/// Pages read ahead of whoever looks at them, and keys in each: 250 full blocks are 5 MB.
+/// Pages read ahead of whoever looks at them.
 const PAGES_WAITING: usize = 2;
-const PAGE_KEYS: u32 = 250;
+/// Blocks in a page: 250 full ones are 5 MB. Of what is small a page holds as many as the store allows, because each costs etcd as
+/// much as two hundred keys.
+const PAGE_BLOCKS: u32 = 250;
 
 /// What is wrong with one key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -182,7 +184,13 @@ async fn turn_pages<S: Store>(
     pages: mpsc::Sender<Vec<KeyValue>>,
 ) -> Result<Revision, StoreError> {
     while let Some(mut request) = pager.request() {
-        request.limit = request.limit.min(PAGE_KEYS);
+        if request
+            .range
+            .start()
+            .starts_with(twill_model::key::BLOCKS.as_bytes())
+        {
+            request.limit = request.limit.min(PAGE_BLOCKS);
+        }
         match store.range(request).await {
             Ok(page) => {
                 if pages.send(pager.page(page)).await.is_err() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use twill_model::resources::ippool::AllowedUse;
+use twill_model::resources::ippool::{AllowedUse, IpPoolSpec};
 
 use crate::error::Error;
 
@@ -75,6 +75,14 @@ impl Pool {
     /// What makes it unusable, for people: not JSON, or a block size that does not suit it.
     pub fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
         crate::resources::pool(name, bytes)
+    }
+
+    /// As [`Pool::decode`], from the decoded object.
+    ///
+    /// # Errors
+    /// A block size that does not suit it.
+    pub fn of(name: &str, spec: &IpPoolSpec) -> Result<Self, String> {
+        crate::resources::pool_of(name, spec)
     }
 
     /// The family of its addresses.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::Deserialize;
 use twill_model::net::Net;
 use twill_model::resources::clusterinformation::ClusterInformation;
-use twill_model::resources::ippool::{AllowedUse, AssignmentMode, EncapMode, IpPool};
+use twill_model::resources::ippool::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpPoolSpec};
 use twill_model::resources::ipreservation::IpReservation;
 use twill_model::resources::kubecontrollersconfiguration::KubeControllersConfiguration;
 use twill_model::resources::node::Node;
@@ -19,7 +20,11 @@ use crate::state::Cluster;
 
 /// Reads an `IPPool`, filling in Calico's defaults, and refuses what would make blocks that Calico cannot read.
 pub(crate) fn pool(name: &str, bytes: &[u8]) -> Result<Pool, String> {
-    let spec = IpPool::decode(bytes).map_err(|e| e.to_string())?.spec;
+    pool_of(name, &IpPool::decode(bytes).map_err(|e| e.to_string())?.spec)
+}
+
+/// As [`pool`], from the decoded object.
+pub(crate) fn pool_of(name: &str, spec: &IpPoolSpec) -> Result<Pool, String> {
     let cidr = spec.cidr.masked();
     let (default, range) = if cidr.addr().is_ipv4() {
         (26, 20..=32)
@@ -34,7 +39,7 @@ pub(crate) fn pool(name: &str, bytes: &[u8]) -> Result<Pool, String> {
     if !range.contains(&block_size) || block_size < cidr.prefix_len() {
         return Err(format!("blockSize {block_size} does not suit {cidr}"));
     }
-    let mut allowed_uses = spec.allowed_uses;
+    let mut allowed_uses = spec.allowed_uses.clone();
     if allowed_uses.is_empty() {
         allowed_uses = vec![AllowedUse::Workload, AllowedUse::Tunnel];
     }
@@ -48,8 +53,8 @@ pub(crate) fn pool(name: &str, bytes: &[u8]) -> Result<Pool, String> {
         name: name.to_owned(),
         cidr,
         block_size,
-        node_selector: spec.node_selector,
-        namespace_selector: spec.namespace_selector,
+        node_selector: spec.node_selector.clone(),
+        namespace_selector: spec.namespace_selector.clone(),
         allowed_uses,
         automatic: spec.assignment_mode != Some(AssignmentMode::Manual),
         disabled: spec.disabled,
@@ -106,10 +111,39 @@ pub(crate) fn leak_grace_ms(bytes: &[u8]) -> Result<Option<u64>, String> {
     Ok(grace.map(|grace| u64::try_from(grace.to_std().as_millis()).unwrap_or(u64::MAX)))
 }
 
+/// What of a `WorkloadEndpoint` says where it is: there are as many as pods, and the rest of each is several times as long.
+#[derive(Deserialize)]
+struct Place {
+    spec: Option<PlaceSpec>,
+}
+
+#[derive(Default, Deserialize)]
+struct PlaceSpec {
+    node: Option<String>,
+    #[serde(rename = "ipNetworks")]
+    ip_networks: Option<Vec<Net>>,
+}
+
+/// Reads the node and the addresses of a `WorkloadEndpoint`.
+pub(crate) fn endpoint_place(bytes: &[u8]) -> Result<(String, Vec<IpAddr>), String> {
+    let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
+    let Some(place) = serde_json::from_slice::<Place>(bytes).ok().filter(|_| is_object) else {
+        // The whole object says what is wrong, and where.
+        let endpoint = WorkloadEndpoint::decode(bytes).map_err(|e| e.to_string())?;
+        let held = endpoint.spec.ip_networks.iter().map(Net::addr).collect();
+        return Ok((endpoint.spec.node.clone(), held));
+    };
+    let spec = place.spec.unwrap_or_default();
+    let held = spec.ip_networks.unwrap_or_default();
+    Ok((
+        spec.node.unwrap_or_default(),
+        held.iter().map(Net::addr).collect(),
+    ))
+}
+
 /// Reads the addresses of a `WorkloadEndpoint`.
 pub(crate) fn endpoint_addresses(bytes: &[u8]) -> Result<Vec<IpAddr>, String> {
-    let endpoint = WorkloadEndpoint::decode(bytes).map_err(|e| e.to_string())?;
-    Ok(endpoint.spec.ip_networks.iter().map(|net| net.addr()).collect())
+    endpoint_place(bytes).map(|(_, held)| held)
 }
 
 /// Whether `labels` satisfy `selector`.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use twill_datastore::{Bytes, Revision};
-use twill_model::ipam::{AffinityState, Block, BlockAffinity, Handle, IpamConfig};
+use twill_model::ipam::{AffinityState, Block, BlockAffinity, BlockView, Handle, IpamConfig};
 use twill_model::kind::Kind;
 use twill_model::{AffinityOwner, Key, ResourceKey};
 
@@ -213,28 +213,27 @@ impl State {
             return Ok(());
         }
         self.forget_block(cidr);
-        let block = match Block::decode(cidr, value) {
-            Ok(block) => block,
+        // Others' blocks are many, and a line of each is kept: only ours and guests are decoded whole.
+        let decoded = BlockView::decode(cidr, value).and_then(|view| {
+            let owner = self.owner_of(&view);
+            let whole = (owner == Owner::Mine || wanted).then(|| Block::decode(cidr, value));
+            let mut known = KnownBlock::of(&view, owner, *revision);
+            known.whole = whole.transpose()?.map(Arc::new);
+            Ok(known)
+        });
+        let known = match decoded {
+            Ok(known) => known,
             Err(e) => {
                 let known = KnownBlock::unreadable(e.to_string(), *revision);
                 self.blocks.insert(cidr, known);
                 return Err(e.to_string());
             }
         };
-        let owner = match &block.affinity {
-            Some(a) if *a == self.owner.to_string() => Owner::Mine,
-            _ if block.host().is_some() && block.host() == self.owner.host() => Owner::Mine,
-            Some(a) => Owner::Other(a.clone()),
-            None => Owner::None,
-        };
-        let mut known = KnownBlock::of(&block, owner, *revision);
         if known.owner == Owner::Mine {
             self.own.insert(Key::block(cidr).path(), cidr);
-            known.whole = Some(Arc::new(block));
-        } else if wanted {
+        } else if known.whole.is_some() {
             self.wanted_guests.retain(|w| *w != cidr);
             self.guests.push(cidr);
-            known.whole = Some(Arc::new(block));
         }
         self.blocks.insert(cidr, known);
         if self.guests.len() > GUESTS_MAX {
@@ -244,6 +243,23 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    fn owner_of(&self, block: &BlockView<'_>) -> Owner {
+        match block.affinity() {
+            Some(a) if self.is_us(a) => Owner::Mine,
+            _ if block.host().is_some() && block.host() == self.owner.host() => Owner::Mine,
+            Some(a) => Owner::Other(a.to_owned()),
+            None => Owner::None,
+        }
+    }
+
+    /// Whether `affinity`, such as `host:n1`, names the owner that we assign for.
+    fn is_us(&self, affinity: &str) -> bool {
+        affinity.split_once(':').is_some_and(|(kind, name)| {
+            let is_host = self.owner.host().is_some();
+            name == self.owner.name() && kind == if is_host { "host" } else { "virtual" }
+        })
     }
 
     fn forget_block(&mut self, cidr: IpNet) {

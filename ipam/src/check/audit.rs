@@ -6,12 +6,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use twill_datastore::Revision;
-use twill_model::ipam::{AffinityState, Block, BlockAffinity, Handle};
+use twill_model::ipam::{AffinityState, BlockAffinity, BlockView, HandleView};
 use twill_model::kind::Kind;
 use twill_model::{AffinityOwner, Key, ResourceKey};
 
 use super::{BlockUsage, Problem, ProblemKind, Report, Usage};
-use crate::keys;
 use crate::pool::Pool;
 use crate::resources;
 
@@ -86,24 +85,14 @@ fn is_set(words: &[u64], ordinal: u32) -> bool {
 impl Audit {
     /// Takes in one key with its value.
     pub fn take(&mut self, key: &[u8], value: &[u8]) {
-        let text = keys::text(key);
-        let result = match Key::parse(&text) {
-            Key::Block(cidr) => Block::decode(cidr, value)
-                .inspect_err(|_| drop(self.blocks.insert(cidr, Bits::new(0))))
-                .map(|block| self.block(&text, &block))
+        let text = String::from_utf8_lossy(key);
+        let result = match Kept::of(&text) {
+            Some(Kept::Handle(id)) => HandleView::decode(value)
+                .map(|h| self.handle(&text, id, &h))
                 .map_err(|e| e.to_string()),
-            Key::Handle(id) => Handle::decode(value)
-                .map(|h| self.handle(&text, &id, &h))
-                .map_err(|e| e.to_string()),
-            Key::BlockAffinity(key) => BlockAffinity::decode(value)
-                .map(|affinity| self.affinity(&text, &key.owner, key.block, &affinity.state))
-                .map_err(|e| e.to_string()),
-            Key::Resource(key) => self.resource(&text, &key, value),
-            Key::IpamConfig => Ok(()),
-            Key::Other(_) if text.starts_with(twill_model::key::IPAM) => {
-                Err("no key of Calico's IPAM looks like this".to_owned())
-            }
-            Key::Other(_) => Ok(()),
+            Some(Kept::Endpoint) => resources::endpoint_addresses(value)
+                .map(|held| held.into_iter().for_each(|address| self.endpoint(&text, address))),
+            None => self.take_other(&text, value),
         };
         if let Err(reason) = result {
             self.report(
@@ -112,6 +101,23 @@ impl Audit {
                 None,
                 format!("cannot be read: {reason}"),
             );
+        }
+    }
+
+    fn take_other(&mut self, text: &str, value: &[u8]) -> Result<(), String> {
+        match Key::parse(text) {
+            Key::Block(cidr) => BlockView::decode(cidr, value)
+                .inspect_err(|_| drop(self.blocks.insert(cidr, Bits::new(0))))
+                .map(|block| self.block(text, &block))
+                .map_err(|e| e.to_string()),
+            Key::BlockAffinity(key) => BlockAffinity::decode(value)
+                .map(|affinity| self.affinity(text, &key.owner, key.block, &affinity.state))
+                .map_err(|e| e.to_string()),
+            Key::Resource(key) => self.resource(&key, value),
+            Key::Other(_) if text.starts_with(twill_model::key::IPAM) => {
+                Err("no key of Calico's IPAM looks like this".to_owned())
+            }
+            Key::Handle(_) | Key::IpamConfig | Key::Other(_) => Ok(()),
         }
     }
 
@@ -124,19 +130,15 @@ impl Audit {
 
     /// The second look: blocks, then handles, as they were at the first.
     pub fn again(&mut self, key: &[u8], value: &[u8]) {
-        let text = keys::text(key);
-        match Key::parse(&text) {
-            Key::Block(cidr) => {
-                if let Ok(block) = Block::decode(cidr, value) {
-                    self.block_again(&text, &block);
-                }
+        let text = String::from_utf8_lossy(key);
+        if let Some(Kept::Handle(id)) = Kept::of(&text) {
+            if let Ok(handle) = HandleView::decode(value) {
+                self.handle_again(&text, id, &handle);
             }
-            Key::Handle(id) => {
-                if let Ok(handle) = Handle::decode(value) {
-                    self.handle_again(&text, &id, &handle);
-                }
-            }
-            _ => {}
+        } else if let Key::Block(cidr) = Key::parse(&text)
+            && let Ok(block) = BlockView::decode(cidr, value)
+        {
+            self.block_again(&text, &block);
         }
     }
 
@@ -162,24 +164,19 @@ impl Audit {
         });
     }
 
-    fn resource(&mut self, text: &str, key: &ResourceKey, value: &[u8]) -> Result<(), String> {
+    fn resource(&mut self, key: &ResourceKey, value: &[u8]) -> Result<(), String> {
         match key.kind {
             Kind::IpPool => {
                 let pool = resources::pool(&key.name, value)?;
                 self.pools.insert(key.name.clone(), pool);
             }
             Kind::IpReservation => self.reserved.extend(resources::reservation(value)?),
-            Kind::WorkloadEndpoint => {
-                for address in resources::endpoint_addresses(value)? {
-                    self.endpoint(text, address);
-                }
-            }
             _ => {}
         }
         Ok(())
     }
 
-    fn block(&mut self, key: &str, block: &Block) {
+    fn block(&mut self, key: &str, block: &BlockView<'_>) {
         for reason in block.problems() {
             self.report(key, ProblemKind::BlockInvariant, None, reason);
         }
@@ -189,8 +186,8 @@ impl Audit {
             let reason = format!("block {} is in no IPPool", block.cidr);
             self.report(key, ProblemKind::OutsidePools, None, reason);
         }
-        match &block.affinity {
-            Some(owner) => drop(self.owned.insert(block.cidr, owner.as_str().into())),
+        match block.affinity() {
+            Some(owner) => drop(self.owned.insert(block.cidr, owner.into())),
             None => {
                 if let Some(host) = block.host() {
                     self.owned.insert(block.cidr, format!("host:{host}").into());
@@ -203,7 +200,7 @@ impl Audit {
             let (Some(attribute), Some(address)) = (block.attribute(ordinal), block.address(ordinal)) else {
                 continue;
             };
-            if attribute.released_at.is_some() {
+            if attribute.released_at().is_some() {
                 continue;
             }
             set(&mut bits.taken, ordinal);
@@ -214,9 +211,11 @@ impl Audit {
             };
             self.count(handle, &cidr, 1);
             // Tunnel addresses have a type, those of Services a service: neither has an endpoint.
-            let of_workload = !["type", "service"]
-                .iter()
-                .any(|k| attribute.secondary.contains_key(*k));
+            let of_workload = attribute
+                .secondary
+                .kind()
+                .or(attribute.secondary.service())
+                .is_none();
             if of_workload {
                 set(&mut bits.lonely, ordinal);
             }
@@ -248,13 +247,13 @@ impl Audit {
         }
     }
 
-    fn block_again(&mut self, key: &str, block: &Block) {
+    fn block_again(&mut self, key: &str, block: &BlockView<'_>) {
         let cidr = block.cidr.to_string();
         for ordinal in (0u32..).take(block.allocations.len()) {
             let (Some(attribute), Some(address)) = (block.attribute(ordinal), block.address(ordinal)) else {
                 continue;
             };
-            let Some(handle) = attribute.handle().filter(|_| attribute.released_at.is_none()) else {
+            let Some(handle) = attribute.handle().filter(|_| attribute.released_at().is_none()) else {
                 continue;
             };
             if self.tally.contains_key(&self.hash(handle, &cidr)) {
@@ -274,27 +273,27 @@ impl Audit {
         }
     }
 
-    fn handle(&mut self, key: &str, id: &str, handle: &Handle) {
-        if handle.block.is_empty() {
+    fn handle(&mut self, key: &str, id: &str, handle: &HandleView<'_>) {
+        if handle.counts().next().is_none() {
             let reason = format!("handle {id} names no block");
             self.report(key, ProblemKind::HandleWithoutBlock, None, reason);
         }
-        for (cidr, count) in &handle.block {
+        for (cidr, count) in handle.counts() {
             self.count(id, cidr, -count);
         }
     }
 
     /// Where the handle and the blocks differ. What is in the tally is all that does.
-    fn handle_again(&mut self, key: &str, id: &str, handle: &Handle) {
+    fn handle_again(&mut self, key: &str, id: &str, handle: &HandleView<'_>) {
         let mut held = self.held.remove(id).unwrap_or_default();
-        for (cidr, count) in &handle.block {
+        for (cidr, count) in handle.counts() {
             if !self.tally.contains_key(&self.hash(id, cidr)) {
                 continue;
             }
             let block = cidr.parse::<IpNet>().ok();
             let at = held.iter().position(|(known, _)| Some(*known) == block);
             match at.map(|at| held.remove(at).1) {
-                Some(found) if found == *count => {}
+                Some(found) if found == count => {}
                 Some(found) => {
                     let reason =
                         format!("handle {id} counts {count} addresses in {cidr}, the block holds {found}");
@@ -369,6 +368,26 @@ impl Audit {
             problems: self.problems,
             usage,
         }
+    }
+}
+
+/// The keys of which there is one for each pod, told from the others without taking the key apart: there are a million of them.
+enum Kept<'k> {
+    Handle(&'k str),
+    Endpoint,
+}
+
+impl<'k> Kept<'k> {
+    fn of(key: &'k str) -> Option<Self> {
+        if let Some(id) = key.strip_prefix(twill_model::key::HANDLES) {
+            return (!id.is_empty() && !id.contains('/')).then_some(Self::Handle(id));
+        }
+        let resource = key.strip_prefix(twill_model::key::RESOURCES)?;
+        let name = resource
+            .strip_prefix(Kind::WorkloadEndpoint.plural())?
+            .strip_prefix('/')?;
+        let (namespace, name) = name.split_once('/')?;
+        (!namespace.is_empty() && !name.is_empty() && !name.contains('/')).then_some(Self::Endpoint)
     }
 }
 

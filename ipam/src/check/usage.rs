@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use twill_model::ipam::Block;
+use twill_model::ipam::BlockView;
 
 use crate::pool::Pool;
 
@@ -63,7 +63,7 @@ impl BlockUsage {
         self.total.saturating_sub(self.used).saturating_sub(self.reserved)
     }
 
-    pub(super) fn of(block: &Block, pool: Option<&Pool>, reserved: &[IpNet]) -> Self {
+    pub(super) fn of(block: &BlockView<'_>, pool: Option<&Pool>, reserved: &[IpNet]) -> Self {
         let touched: Vec<&IpNet> = reserved.iter().filter(|r| overlaps(r, &block.cidr)).collect();
         let is_reserved = |ordinal: u32| {
             let address = block.address(ordinal);
@@ -71,8 +71,8 @@ impl BlockUsage {
         };
         let host = block.host();
         let is_borrowed = |ordinal: u32| {
-            let node = block.attribute(ordinal).and_then(|a| a.secondary.get("node"));
-            node.is_some_and(|node| host != Some(node.as_str()))
+            let node = block.attribute(ordinal).and_then(|a| a.secondary.node());
+            node.is_some_and(|node| host != Some(node))
         };
         let (mut used, mut withheld, mut borrowed) = (0, 0, 0);
         for (ordinal, index) in (0u32..).zip(&block.allocations) {
@@ -86,7 +86,7 @@ impl BlockUsage {
         Self {
             cidr: block.cidr,
             pool: pool.map(|p| p.name.clone()),
-            owner: block.affinity.clone(),
+            owner: block.affinity().map(str::to_owned),
             total: block.allocations.len(),
             used,
             reserved: withheld,

@@ -12,7 +12,6 @@ use twill_datastore::{Bytes, KeyValue, Revision};
 use twill_model::ipam::{Attribute, Block, Handle, IpamConfig};
 use twill_model::kind::Kind;
 use twill_model::resources::clusterinformation::ClusterInformation;
-use twill_model::resources::workloadendpoint::WorkloadEndpoint;
 use twill_model::{AffinityOwner, Key, ResourceKey, names};
 
 use super::{Leak, Why};
@@ -146,10 +145,10 @@ impl Scanner {
         match key.kind {
             Kind::Node => drop(self.nodes.insert(key.name.clone())),
             Kind::WorkloadEndpoint => {
-                let endpoint = WorkloadEndpoint::decode(&kv.value).map_err(|e| e.to_string());
-                let endpoint = endpoint.inspect_err(|_| self.is_blind = true)?;
-                let is_gone = self.is_gone(&endpoint.spec.node);
-                for address in endpoint.spec.ip_networks.iter().map(|net| net.addr()) {
+                let (node, held) =
+                    resources::endpoint_place(&kv.value).inspect_err(|_| self.is_blind = true)?;
+                let is_gone = self.is_gone(&node);
+                for address in held {
                     if is_gone {
                         self.orphans.insert(address, kv.key.clone());
                     } else {

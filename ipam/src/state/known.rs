@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use twill_datastore::{Bytes, KeyValue, Revision, WatchEvent};
-use twill_model::ipam::{Attribute, Block, BlockAffinity, Handle};
+use twill_model::ipam::{AttributeView, Block, BlockAffinity, BlockView, Handle};
 
 use crate::now::Now;
 
@@ -118,21 +118,19 @@ pub(crate) enum Rest {
 }
 
 impl Rest {
-    fn of(block: &Block) -> Self {
+    fn of(block: &BlockView<'_>) -> Self {
         let unix = |text: &str| Some(text.parse::<jiff::Timestamp>().ok()?.as_second());
         // A time that cannot be read never passes.
-        let released = |a: &Attribute| Some(unix(a.released_at.as_deref()?).unwrap_or(i64::MAX));
-        let times = block.attributes().iter().filter_map(released);
-        let taken = block.allocations.iter().flatten();
-        let attribute = |index: &u32| block.attributes().get(usize::try_from(*index).ok()?);
-        if taken
-            .filter_map(attribute)
-            .any(|attribute| attribute.released_at.is_none())
-        {
+        let released = |a: &AttributeView<'_>| Some(unix(a.released_at()?).unwrap_or(i64::MAX));
+        let times = block.attributes().filter_map(released);
+        let mut taken = (0u32..)
+            .take(block.allocations.len())
+            .filter_map(|ordinal| block.attribute(ordinal));
+        if taken.any(|attribute| attribute.released_at().is_none()) {
             return Self::Held(times.min());
         }
         Self::Idle {
-            claimed: block.affinity_claim_time.as_deref().and_then(unix),
+            claimed: block.affinity_claim_time().and_then(unix),
             cooling: times.max(),
         }
     }
@@ -159,11 +157,11 @@ impl Rest {
 
 impl KnownBlock {
     /// A block in a line; whoever wants it whole adds it.
-    pub(super) fn of(block: &Block, owner: Owner, revision: Revision) -> Self {
+    pub(super) fn of(block: &BlockView<'_>, owner: Owner, revision: Revision) -> Self {
         Self {
             revision,
             owner,
-            free: block.unallocated.len(),
+            free: block.free(),
             rest: Rest::of(block),
             whole: None,
         }

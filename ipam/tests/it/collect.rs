@@ -243,6 +243,23 @@ async fn a_node_that_is_gone_leaves_nothing_behind_but_what_others_borrow() {
 }
 
 #[tokio::test]
+async fn a_borrowed_address_without_endpoint_is_freed_and_the_block_stays_its_owners() {
+    let mut bench = bench(&["net.a"]).await;
+    let n2 = bench.cluster.node("n2").await;
+    let of_n1 = *bench.cluster.contents().await.blocks.keys().next().unwrap();
+    let wanted = of_n1.hosts().nth(9).unwrap();
+    let borrowed = bare("n2", "net.d", twill_ipam::Want::Address(wanted));
+    n2.assign(borrowed).await.unwrap();
+    let done = bench.collect().await;
+    assert_eq!((done.freed, done.blocks), (vec![wanted], vec![of_n1]));
+    let contents = bench.cluster.contents().await;
+    assert_eq!(contents.blocks[&of_n1].host(), Some("n1"));
+    assert_eq!(contents.holders().into_values().collect::<Vec<_>>(), ["net.a"]);
+    assert!(!contents.handles.contains_key("net.d"));
+    bench.cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_that_comes_back_within_the_grace_period_keeps_everything() {
     let mut bench = bench(&["net.a"]).await;
     bench.cluster.store.delete_prefix(node_key("n1")).await.unwrap();
