@@ -2,6 +2,7 @@
 //! Counts are what is promised; times are to be compared within a run only.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,28 @@ use tokio_util::sync::CancellationToken;
 use twill_datastore::etcd::EtcdStore;
 use twill_datastore::syncer::Syncer;
 use twill_datastore::{KeyRange, Store};
-use twill_ipam::check::check;
 use twill_ipam::collect::{Guards, pass, scan};
-use twill_ipam::{Allocator, Client, system_clock};
+use twill_ipam::{Allocator, Client, Counter, Counters, Family, system_clock};
 
+use crate::audit;
 use crate::calico::{CalicoNode, full_block};
 use crate::etcd::Etcd;
-use crate::world::{self, PoolSpec};
+use crate::world::{self, PoolSpec, Stack};
+
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// One node, one pod at a time
+    Steady,
+    /// 110 pods at once on one node
+    Burst,
+    /// 1,920 pods on 64 nodes
+    Crowd,
+    /// A claim and a check beside many full blocks
+    Filled,
+    /// Dead nodes
+    Dead,
+}
 
 /// What to measure.
 #[derive(Args, Clone, Debug)]
@@ -39,6 +55,16 @@ pub struct BenchArgs {
     /// Leave the parts out that fill the store
     #[arg(long)]
     pub quick: bool,
+    /// Only this part
+    #[arg(long, value_enum)]
+    pub only: Option<Part>,
+    /// IP versions of the pods
+    #[arg(long, value_enum, default_value_t = Stack::V4)]
+    pub stack: Stack,
+    /// A program around libcalico-go's own allocator, called as `PROGRAM ENDPOINTS steady|burst|crowd PODS`: it prints the median,
+    /// or the whole time, in microseconds (docs/numbers.md says how to make one)
+    #[arg(long)]
+    pub reference: Option<PathBuf>,
 }
 
 /// An allocator with its feed.
@@ -46,6 +72,8 @@ struct Twill {
     client: Client,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    /// What tells it of the store's changes.
+    followers: JoinSet<()>,
 }
 
 impl Twill {
@@ -55,13 +83,20 @@ impl Twill {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(allocator.run(stop.clone()));
-        tasks.spawn(syncer.run());
-        tasks.spawn(world::feed(changes, client.clone()));
-        Ok(Self { client, stop, tasks })
+        let mut followers = JoinSet::new();
+        followers.spawn(syncer.run());
+        followers.spawn(world::feed(changes, client.clone()));
+        Ok(Self {
+            client,
+            stop,
+            tasks,
+            followers,
+        })
     }
 
     async fn end(mut self) {
         self.stop.cancel();
+        self.followers.shutdown().await;
         self.tasks.shutdown().await;
     }
 }
@@ -71,36 +106,80 @@ impl Twill {
 /// # Errors
 /// If etcd cannot be run, or something that is measured fails.
 pub async fn run(args: BenchArgs) -> Result<()> {
-    println!("etcd: {} member(s), data on disk", args.members);
-    steady(&args).await?;
-    burst(&args).await?;
-    crowd(&args).await?;
-    if !args.quick {
+    println!(
+        "etcd: {} member(s), data on disk; pods: {:?}",
+        args.members, args.stack
+    );
+    let is_wanted = |part: Part| args.only.is_none_or(|only| only == part);
+    if is_wanted(Part::Steady) {
+        steady(&args).await?;
+    }
+    if is_wanted(Part::Burst) {
+        burst(&args).await?;
+    }
+    if is_wanted(Part::Crowd) {
+        crowd(&args).await?;
+    }
+    // The blocks that fill the store are IPv4's.
+    let fills = !args.quick && args.stack == Stack::V4;
+    if fills && is_wanted(Part::Filled) {
         filled(&args).await?;
+    }
+    if fills && is_wanted(Part::Dead) {
         dead(&args).await?;
     }
     Ok(())
 }
 
-async fn fresh(members: usize, cidr: &str, nodes: &[String]) -> Result<(Etcd, EtcdStore)> {
-    let etcd = Etcd::start(members).await?;
+/// A new etcd with pools of 16,384 blocks and more, and these nodes.
+async fn fresh(args: &BenchArgs, nodes: &[String]) -> Result<(Etcd, EtcdStore)> {
+    let etcd = Etcd::start(args.members).await?;
     let store = etcd.patient_store().await?;
-    let pool = PoolSpec {
-        cidr: cidr.parse()?,
-        block_size: 26,
-        reserved: Vec::new(),
-    };
-    world::lay_out(&store, &pool, nodes).await?;
+    let mut pools = Vec::new();
+    for family in args.stack.families() {
+        let (cidr, block_size) = match family {
+            Family::V4 => ("10.0.0.0/11", 26),
+            Family::V6 => ("fd00:200::/107", 122),
+        };
+        pools.push(PoolSpec {
+            cidr: cidr.parse()?,
+            block_size,
+            reserved: Vec::new(),
+        });
+    }
+    world::lay_out(&store, &pools, nodes).await?;
     Ok((etcd, store))
 }
 
-fn line(what: &str, calico: Duration, twill: Duration) {
+/// What libcalico-go takes for the same on the same etcd, if there is a program to ask.
+async fn reference(args: &BenchArgs, etcd: &Etcd, what: &str, pods: u64) -> Result<Option<Duration>> {
+    let Some(program) = &args.reference else {
+        return Ok(None);
+    };
+    let mut command = std::process::Command::new(program);
+    command.args([&etcd.endpoints(), what, &pods.to_string()]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        program.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let micros = String::from_utf8_lossy(&output.stdout).trim().parse()?;
+    Ok(Some(Duration::from_micros(micros)))
+}
+
+fn line(what: &str, calico: Duration, reference: Option<Duration>, twill: Duration) {
     let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+    let ratio = |d: Duration| d.as_secs_f64() / twill.as_secs_f64().max(1e-9);
+    let reference = reference.map_or_else(String::new, |d| {
+        format!(", libcalico-go {:.2} ms (1/{:.1})", ms(d), ratio(d))
+    });
     println!(
-        "{what}: Calico's way {:.2} ms, Twill {:.2} ms, ratio 1/{:.1}",
-        ms(calico),
+        "{what}: Twill {:.2} ms, Calico's way {:.2} ms (1/{:.1}){reference}",
         ms(twill),
-        calico.as_secs_f64() / twill.as_secs_f64().max(1e-9)
+        ms(calico),
+        ratio(calico)
     );
 }
 
@@ -111,16 +190,16 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 /// One node, one pod at a time, turn about.
 async fn steady(args: &BenchArgs) -> Result<()> {
-    let nodes = ["calico".to_owned(), "twill".to_owned()];
-    let (_etcd, store) = fresh(args.members, "10.0.0.0/12", &nodes).await?;
-    let mut calico = CalicoNode::new(store.clone(), "calico");
+    let nodes = ["calico", "twill", "go"].map(str::to_owned);
+    let (etcd, store) = fresh(args, &nodes).await?;
+    let mut calico = CalicoNode::new(store.clone(), "calico", args.stack);
     let twill = Twill::start(&store, "twill").await?;
     // Half-full blocks, as in the reference.
     for i in 0..32 {
         calico.assign(&world::handle("calico", i)).await?;
         twill
             .client
-            .assign(world::pod("twill", &world::handle("twill", i)))
+            .assign(world::pod(args.stack, "twill", &world::handle("twill", i)))
             .await?;
     }
     let counters = twill.client.counters();
@@ -134,7 +213,7 @@ async fn steady(args: &BenchArgs) -> Result<()> {
         let begun = Instant::now();
         twill
             .client
-            .assign(world::pod("twill", &world::handle("twill", i)))
+            .assign(world::pod(args.stack, "twill", &world::handle("twill", i)))
             .await?;
         ours.push(begun.elapsed());
     }
@@ -146,7 +225,8 @@ async fn steady(args: &BenchArgs) -> Result<()> {
         (counters.commits.value() - commits) as f64 / n,
         (counters.reads.value() - reads) as f64 / n,
     );
-    line("assign p50, one pod at a time", median(theirs), median(ours));
+    let go = reference(args, &etcd, "steady", args.pods as u64).await?;
+    line("assign p50, one pod at a time", median(theirs), go, median(ours));
     twill.end().await;
     Ok(())
 }
@@ -154,9 +234,9 @@ async fn steady(args: &BenchArgs) -> Result<()> {
 /// 110 pods at once on one node.
 async fn burst(args: &BenchArgs) -> Result<()> {
     const PODS: u64 = 110;
-    let nodes = ["calico".to_owned(), "twill".to_owned()];
-    let (_etcd, store) = fresh(args.members, "10.0.0.0/12", &nodes).await?;
-    let mut calico = CalicoNode::new(store.clone(), "calico");
+    let nodes = ["calico", "twill", "go"].map(str::to_owned);
+    let (etcd, store) = fresh(args, &nodes).await?;
+    let mut calico = CalicoNode::new(store.clone(), "calico", args.stack);
     let begun = Instant::now();
     for i in 0..PODS {
         calico.assign(&world::handle("calico", i)).await?;
@@ -166,16 +246,16 @@ async fn burst(args: &BenchArgs) -> Result<()> {
     // Its first pod claims the first block, as the node's own tunnel or daemons' pods do.
     twill
         .client
-        .assign(world::pod("twill", &world::handle("twill", 9999)))
+        .assign(world::pod(args.stack, "twill", &world::handle("twill", 9999)))
         .await?;
     let commits = twill.client.counters().commits.value();
     let begun = Instant::now();
     let mut all = JoinSet::new();
     for i in 0..PODS {
-        let client = twill.client.clone();
+        let (client, stack) = (twill.client.clone(), args.stack);
         all.spawn(async move {
             client
-                .assign(world::pod("twill", &world::handle("twill", i)))
+                .assign(world::pod(stack, "twill", &world::handle("twill", i)))
                 .await
         });
     }
@@ -184,10 +264,12 @@ async fn burst(args: &BenchArgs) -> Result<()> {
         given.extend(ended??.addresses);
     }
     let ours = begun.elapsed();
-    ensure!(given.len() == 110, "{} addresses for 110 pods", given.len());
+    let wanted = 110 * args.stack.families().len();
+    ensure!(given.len() == wanted, "{} addresses for 110 pods", given.len());
     let commits = twill.client.counters().commits.value() - commits;
     println!("110 pods at once on one node: {commits} commits, the claim of a second block in one of them");
-    line("110 pods at once on one node", theirs, ours);
+    let go = reference(args, &etcd, "burst", PODS).await?;
+    line("110 pods at once on one node", theirs, go, ours);
     twill.end().await;
     Ok(())
 }
@@ -197,14 +279,14 @@ async fn crowd(args: &BenchArgs) -> Result<()> {
     const NODES: usize = 64;
     const PODS: u64 = 30;
     let names: Vec<String> = (0..NODES)
-        .flat_map(|i| [format!("c{i}"), format!("t{i}")])
+        .flat_map(|i| [format!("c{i}"), format!("t{i}"), format!("g{i}")])
         .collect();
-    let (_etcd, store) = fresh(args.members, "10.0.0.0/12", &names).await?;
+    let (etcd, store) = fresh(args, &names).await?;
     let begun = Instant::now();
     let mut all = JoinSet::new();
     for i in 0..NODES {
         let name = format!("c{i}");
-        let mut node = CalicoNode::new(store.clone(), &name);
+        let mut node = CalicoNode::new(store.clone(), &name, args.stack);
         all.spawn(async move {
             for pod in 0..PODS {
                 node.assign(&world::handle(&name, pod)).await?;
@@ -216,6 +298,7 @@ async fn crowd(args: &BenchArgs) -> Result<()> {
         ended??;
     }
     let theirs = begun.elapsed();
+    let go = reference(args, &etcd, "crowd", PODS).await?;
     let mut twills = Vec::new();
     for i in 0..NODES {
         twills.push(Twill::start(&store, &format!("t{i}")).await?);
@@ -224,31 +307,67 @@ async fn crowd(args: &BenchArgs) -> Result<()> {
     for (i, twill) in twills.iter().enumerate() {
         let name = format!("t{i}");
         let handle = world::handle(&name, 9999);
-        twill.client.assign(world::pod(&name, &handle)).await?;
+        twill
+            .client
+            .assign(world::pod(args.stack, &name, &handle))
+            .await?;
         twill.client.release(world::gone(&name, &handle)).await?;
     }
-    let begun = Instant::now();
-    let mut all = JoinSet::new();
-    for (i, twill) in twills.iter().enumerate() {
-        for pod in 0..PODS {
-            let (client, name) = (twill.client.clone(), format!("t{i}"));
-            all.spawn(async move { client.assign(world::pod(&name, &world::handle(&name, pod))).await });
-        }
+    let ours = crowd_round(args, &twills, 0, PODS).await?;
+    line("1,920 pods on 64 nodes", theirs, go, ours);
+    // Calico's way has nobody who follows the blocks beside it; here 64 nodes on one machine hear of every block.
+    for twill in &mut twills {
+        twill.followers.shutdown().await;
     }
-    while let Some(ended) = all.join_next().await {
-        ended??;
-    }
-    line("1,920 pods on 64 nodes", theirs, begun.elapsed());
+    let ours = crowd_round(args, &twills, PODS, PODS).await?;
+    line("1,920 more, while nobody follows the blocks", theirs, go, ours);
     for twill in twills {
         twill.end().await;
     }
     Ok(())
 }
 
+/// So many pods at once on each node.
+async fn crowd_round(args: &BenchArgs, twills: &[Twill], first: u64, pods: u64) -> Result<Duration> {
+    let sum = |of: fn(&Counters) -> &Counter| -> u64 {
+        twills.iter().map(|t| of(t.client.counters()).value()).sum()
+    };
+    let counts = || [sum(|c| &c.commits), sum(|c| &c.conflicts), sum(|c| &c.reads)];
+    let before = counts();
+    let begun = Instant::now();
+    let mut all = JoinSet::new();
+    for (i, twill) in twills.iter().enumerate() {
+        for pod in first..first + pods {
+            let (client, name, stack) = (twill.client.clone(), format!("t{i}"), args.stack);
+            all.spawn(async move {
+                let pod = world::pod(stack, &name, &world::handle(&name, pod));
+                client.assign(pod).await
+            });
+        }
+    }
+    while let Some(ended) = all.join_next().await {
+        ended??;
+    }
+    let took = begun.elapsed();
+    let [commits, conflicts, reads] = counts();
+    let commits = commits - before[0];
+    println!(
+        "{pods} pods on each of {} nodes: {commits} transactions, {} of them refused, {} reads",
+        twills.len(),
+        conflicts - before[1],
+        reads - before[2]
+    );
+    ensure!(
+        commits <= 3 * twills.len() as u64,
+        "more than three transactions a node"
+    );
+    Ok(took)
+}
+
 /// A million addresses: claim of one more block, and a check of all of it.
 async fn filled(args: &BenchArgs) -> Result<()> {
-    let nodes = ["calico".to_owned(), "twill".to_owned()];
-    let (_etcd, store) = fresh(args.members, "10.0.0.0/11", &nodes).await?;
+    let nodes = ["calico", "twill"].map(str::to_owned);
+    let (etcd, store) = fresh(args, &nodes).await?;
     let begun = Instant::now();
     for i in 0..args.blocks {
         put_block(
@@ -273,7 +392,7 @@ async fn filled(args: &BenchArgs) -> Result<()> {
         // Fills a block of its own each time but the first: 64 addresses.
         twill
             .client
-            .assign(world::pod("twill", &world::handle("twill", round)))
+            .assign(world::pod(args.stack, "twill", &world::handle("twill", round)))
             .await?;
         if round > 0 {
             taken.push(begun.elapsed());
@@ -286,39 +405,49 @@ async fn filled(args: &BenchArgs) -> Result<()> {
         for i in 0..63 {
             let client = twill.client.clone();
             let handle = world::handle("twill", (round + 1) * 1000 + i);
-            all.spawn(async move { client.assign(world::pod("twill", &handle)).await });
+            let stack = args.stack;
+            all.spawn(async move { client.assign(world::pod(stack, "twill", &handle)).await });
         }
         while let Some(ended) = all.join_next().await {
             ended??;
         }
     }
-    let mut calico = CalicoNode::new(store.clone(), "calico");
+    let mut calico = CalicoNode::new(store.clone(), "calico", args.stack);
     let begun = Instant::now();
-    calico.claim().await?;
+    calico.claim(Family::V4).await?;
     line(
-        &format!("claim a block with {} in the pool", args.blocks),
+        &format!(
+            "claim a block and assign from it, {} blocks in the pool",
+            args.blocks
+        ),
         begun.elapsed(),
+        None,
         median(taken),
     );
     twill.end().await;
-    let before = rss_peak();
-    let begun = Instant::now();
-    let report = check(&store).await?;
-    let addresses: usize = report.usage.blocks.iter().map(|b| b.used).sum();
+    let program = std::env::current_exe()?;
+    let etcds = || -> f64 {
+        let pids = etcd.pids();
+        pids.iter().map(|pid| audit::cpu_seconds(&pid.to_string())).sum()
+    };
+    let before = etcds();
+    let took = audit::measure(&program, &etcd.endpoints()).await?;
     println!(
-        "check of {addresses} addresses at revision {}: {:.2} s, {} problems, peak memory of the process {} MB (before: {} MB)",
-        report.revision,
-        begun.elapsed().as_secs_f64(),
-        report.problems.len(),
-        rss_peak() / 1024,
-        before / 1024
+        "check of {} addresses at revision {}: {:.2} s, {} problems, peak memory {} MB, CPU {:.2} s of its own and {:.2} s of etcd's",
+        took.addresses,
+        took.revision,
+        took.seconds,
+        took.problems,
+        took.peak_kib / 1024,
+        took.cpu_seconds,
+        etcds() - before,
     );
     Ok(())
 }
 
 /// Nodes without resource, 64 addresses each.
 async fn dead(args: &BenchArgs) -> Result<()> {
-    let (_etcd, store) = fresh(args.members, "10.0.0.0/11", &["n1".to_owned()]).await?;
+    let (_etcd, store) = fresh(args, &["n1".to_owned()]).await?;
     for i in 0..args.dead {
         put_block(&store, i, &format!("dead{i}"), false).await?;
     }
@@ -376,12 +505,4 @@ async fn put_block(store: &EtcdStore, index: u32, node: &str, with_endpoints: bo
         }
     }
     world::put_all(store, pairs).await
-}
-
-/// The most memory that this process ever had, in KiB.
-fn rss_peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok())
-        .unwrap_or(0)
 }

@@ -2,23 +2,27 @@
 //! client on the same etcd. Values are made beforehand, so that only calls are compared; processes, TLS and connections that
 //! Calico makes anew for each pod are left out, which favours it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use anyhow::{Result, bail};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use twill_datastore::{Compare, Consistency, KeyRange, Op, Store, Txn};
+use twill_ipam::Family;
 
-use crate::world;
+use crate::world::{self, Stack};
 
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org";
 /// Calico's bound on retries.
 const RETRIES: usize = 100;
+/// Blocks of a pool that are looked at: an IPv6 pool may have more than anybody can count.
+const BLOCKS_MAX: usize = 1 << 16;
 
 /// A node that assigns as Calico does. One pod at a time: Calico holds a lock of the host meanwhile.
 pub struct CalicoNode<S> {
     store: S,
     node: String,
+    stack: Stack,
     /// Calls made.
     pub calls: u64,
     /// Of these, transactions that write.
@@ -27,10 +31,11 @@ pub struct CalicoNode<S> {
 
 impl<S: Store> CalicoNode<S> {
     /// A node, whose resource exists.
-    pub fn new(store: S, node: &str) -> Self {
+    pub fn new(store: S, node: &str, stack: Stack) -> Self {
         Self {
             store,
             node: node.to_owned(),
+            stack,
             calls: 0,
             writes: 0,
         }
@@ -62,50 +67,66 @@ impl<S: Store> CalicoNode<S> {
         Ok(self.store.txn(txn).await?.succeeded)
     }
 
-    /// Assigns one address and writes the endpoint: 10 calls for the address, 2 for the endpoint.
+    /// Assigns a pod's addresses and writes its endpoint: 10 calls for each address, 2 for the endpoint.
     ///
     /// # Errors
     /// If the store fails, or there is no room.
-    pub async fn assign(&mut self, handle: &str) -> Result<IpAddr> {
-        self.get("/calico/ipam/v2/config").await?;
-        self.list(&format!("{RESOURCES}/ipreservations/")).await?;
-        self.get(&world::node_key(&self.node.clone())).await?;
-        self.list(&format!("{RESOURCES}/ippools/")).await?;
-        let prefix = format!("/calico/ipam/v2/host/{}/ipv4/block/", self.node);
-        let affinities = self.list(&prefix).await?;
-        let mut found = None;
-        for (key, _) in &affinities {
-            let name = key.strip_prefix(&prefix).unwrap_or_default();
-            if let Some(address) = self.take_from(key, name, handle).await? {
-                found = Some(address);
-                break;
-            }
+    pub async fn assign(&mut self, handle: &str) -> Result<Vec<IpAddr>> {
+        let mut addresses = Vec::new();
+        for family in self.stack.families() {
+            addresses.push(self.assign_one(handle, *family).await?);
         }
-        let address = match found {
-            Some(address) => address,
-            None => {
-                let name = self.claim().await?;
-                match self.take_from(&format!("{prefix}{name}"), &name, handle).await? {
-                    Some(address) => address,
-                    None => bail!("no room in a block just claimed"),
-                }
-            }
-        };
         self.list(&format!("{RESOURCES}/workloadendpoints/default/{}-", self.node))
             .await?;
-        let endpoint = world::endpoint_json(&self.node, handle, &[address]);
+        let endpoint = world::endpoint_json(&self.node, handle, &addresses);
         let key = world::endpoint_key(&self.node, handle);
         if !self.swap(&key, 0, endpoint).await? {
             bail!("the endpoint of {handle} exists");
         }
-        Ok(address)
+        Ok(addresses)
+    }
+
+    async fn assign_one(&mut self, handle: &str, family: Family) -> Result<IpAddr> {
+        self.get("/calico/ipam/v2/config").await?;
+        self.list(&format!("{RESOURCES}/ipreservations/")).await?;
+        self.get(&world::node_key(&self.node.clone())).await?;
+        self.list(&format!("{RESOURCES}/ippools/")).await?;
+        let prefix = format!(
+            "/calico/ipam/v2/host/{}/{}/block/",
+            self.node,
+            world::version(family)
+        );
+        let affinities = self.list(&prefix).await?;
+        for (key, _) in &affinities {
+            let name = key.strip_prefix(&prefix).unwrap_or_default();
+            if let Some(address) = self.take_from(key, name, handle, family).await? {
+                return Ok(address);
+            }
+        }
+        let name = self.claim(family).await?;
+        match self
+            .take_from(&format!("{prefix}{name}"), &name, handle, family)
+            .await?
+        {
+            Some(address) => Ok(address),
+            None => bail!("no room in a block just claimed"),
+        }
     }
 
     /// Affinity, block, handle, handle written, block written.
-    async fn take_from(&mut self, affinity: &str, name: &str, handle: &str) -> Result<Option<IpAddr>> {
+    async fn take_from(
+        &mut self,
+        affinity: &str,
+        name: &str,
+        handle: &str,
+        family: Family,
+    ) -> Result<Option<IpAddr>> {
         for _ in 0..RETRIES {
             self.get(affinity).await?;
-            let key = format!("/calico/ipam/v2/assignment/ipv4/block/{name}");
+            let key = format!(
+                "/calico/ipam/v2/assignment/{}/block/{name}",
+                world::version(family)
+            );
             let Some((at, mut block)) = self.get(&key).await? else {
                 return Ok(None);
             };
@@ -116,12 +137,13 @@ impl<S: Store> CalicoNode<S> {
                 return Ok(None);
             };
             let handle_key = format!("/calico/ipam/v2/handle/{handle}");
-            self.get(&handle_key).await?;
-            let counts = format!(
-                "{{\"block\":{{\"{}\":1}},\"deleted\":false}}",
-                name.replacen('-', "/", 1)
-            );
-            self.swap(&handle_key, 0, counts).await?;
+            let known = self.get(&handle_key).await?;
+            let mut counts = known
+                .as_ref()
+                .map_or(json!({"block": {}, "deleted": false}), |(_, v)| v.clone());
+            counts["block"][name.replacen('-', "/", 1)] = json!(1);
+            let before = known.map_or(0, |(at, _)| at);
+            self.swap(&handle_key, before, counts.to_string()).await?;
             if let Some(free) = block["unallocated"].as_array_mut() {
                 free.remove(0);
             }
@@ -140,11 +162,7 @@ impl<S: Store> CalicoNode<S> {
             block["sequenceNumber"] = json!(number + 1);
             if self.swap(&key, at, block.to_string()).await? {
                 let cidr: IpNet = name.replacen('-', "/", 1).parse()?;
-                let IpAddr::V4(first) = cidr.network() else {
-                    bail!("{cidr} is not IPv4")
-                };
-                let address = Ipv4Addr::from(u32::from(first) + u32::try_from(ordinal)?);
-                return Ok(Some(address.into()));
+                return Ok(Some(world::address_at(&cidr, u32::try_from(ordinal)?)));
             }
             // Its compensation: the handle is taken back.
             self.calls += 1;
@@ -160,9 +178,12 @@ impl<S: Store> CalicoNode<S> {
     ///
     /// # Errors
     /// If the store fails or every block is taken.
-    pub async fn claim(&mut self) -> Result<String> {
+    pub async fn claim(&mut self, family: Family) -> Result<String> {
+        let version = world::version(family);
         for _ in 0..RETRIES {
-            let all = self.list("/calico/ipam/v2/assignment/ipv4/block/").await?;
+            let all = self
+                .list(&format!("/calico/ipam/v2/assignment/{version}/block/"))
+                .await?;
             let mut taken = std::collections::BTreeSet::new();
             for (key, value) in &all {
                 // Calico decodes each of them.
@@ -170,7 +191,7 @@ impl<S: Store> CalicoNode<S> {
                 taken.insert(block["cidr"].as_str().unwrap_or_default().to_owned());
                 let _ = key;
             }
-            let pools = self.list(&format!("{RESOURCES}/ippools/pool")).await?;
+            let pools = self.list(&format!("{RESOURCES}/ippools/pool-{version}")).await?;
             let pool: Value = match pools.first() {
                 Some((_, value)) => serde_json::from_slice(value)?,
                 None => bail!("no pool"),
@@ -179,6 +200,7 @@ impl<S: Store> CalicoNode<S> {
             let size = u8::try_from(pool["spec"]["blockSize"].as_u64().unwrap_or(26))?;
             let mut free: Vec<IpNet> = cidr
                 .subnets(size)?
+                .take(BLOCKS_MAX)
                 .filter(|c| !taken.contains(&c.to_string()))
                 .collect();
             if free.is_empty() {
@@ -190,10 +212,10 @@ impl<S: Store> CalicoNode<S> {
                 .fold(7usize, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
             let block = free.swap_remove(start % free.len());
             let name = block.to_string().replacen('/', "-", 1);
-            let affinity = format!("/calico/ipam/v2/host/{}/ipv4/block/{name}", self.node);
+            let affinity = format!("/calico/ipam/v2/host/{}/{version}/block/{name}", self.node);
             let state = |state: &str| format!("{{\"state\":\"{state}\",\"deleted\":false}}");
             self.swap(&affinity, 0, state("pending")).await?;
-            let key = format!("/calico/ipam/v2/assignment/ipv4/block/{name}");
+            let key = format!("/calico/ipam/v2/assignment/{version}/block/{name}");
             self.get(&key).await?;
             let at = self.get(&affinity).await?.map_or(0, |(at, _)| at);
             self.swap(&affinity, at, state("pending")).await?;

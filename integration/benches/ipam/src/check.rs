@@ -2,16 +2,19 @@
 //! no code with the allocator: blocks, handles and affinities are read as plain JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::history::Change;
 use crate::journal::Line;
-use crate::world::PoolSpec;
+use crate::world::{self, PoolSpec};
 
-const BLOCKS: &str = "/calico/ipam/v2/assignment/ipv4/block/";
+const BLOCKS: [&str; 2] = [
+    "/calico/ipam/v2/assignment/ipv4/block/",
+    "/calico/ipam/v2/assignment/ipv6/block/",
+];
 const HANDLES: &str = "/calico/ipam/v2/handle/";
 const AFFINITIES: &str = "/calico/ipam/v2/host/";
 
@@ -91,7 +94,7 @@ struct Replay {
 pub fn check(
     history: &[Change],
     journals: &BTreeMap<String, Vec<Line>>,
-    pool: &PoolSpec,
+    pools: &[PoolSpec],
     dead: &BTreeSet<String>,
 ) -> Verdict {
     let mut replay = Replay::default();
@@ -103,7 +106,7 @@ pub fn check(
         while history.get(end).is_some_and(|c| c.revision == revision) {
             end += 1;
         }
-        replay.revision(history.get(at..end).unwrap_or_default(), revision, pool);
+        replay.revision(history.get(at..end).unwrap_or_default(), revision, pools);
         revisions += 1;
         at = end;
     }
@@ -127,15 +130,16 @@ impl Replay {
         self.violations.push(Violation { rule, revision, what });
     }
 
-    fn revision(&mut self, changes: &[Change], revision: u64, pool: &PoolSpec) {
+    fn revision(&mut self, changes: &[Change], revision: u64, pools: &[PoolSpec]) {
         let mut touched: BTreeSet<String> = BTreeSet::new();
         let mut taken: Vec<(IpAddr, String)> = Vec::new();
         for change in changes {
-            if let Some(name) = change.key.strip_prefix(BLOCKS) {
+            if let Some(name) = BLOCKS.iter().find_map(|prefix| change.key.strip_prefix(prefix)) {
                 touched.insert(name.to_owned());
                 self.block(name, change, &mut taken);
             } else if let Some(rest) = change.key.strip_prefix(AFFINITIES) {
-                if let Some((host, block)) = rest.split_once("/ipv4/block/") {
+                let split = |version| rest.split_once(version);
+                if let Some((host, block)) = split("/ipv4/block/").or_else(|| split("/ipv6/block/")) {
                     touched.insert(block.to_owned());
                     self.affinity(host, block, change);
                 }
@@ -151,7 +155,7 @@ impl Replay {
                 let what = format!("{address} was given to {handle} while {holder} held it in another block");
                 self.report(Rule::I1, revision, what);
             }
-            self.judge_address(address, revision, pool);
+            self.judge_address(address, revision, pools);
             self.holders.insert(address, handle.clone());
             self.spans.entry(handle).or_default().push(Span {
                 address,
@@ -219,11 +223,14 @@ impl Replay {
         }
     }
 
-    fn judge_address(&mut self, address: IpAddr, revision: u64, pool: &PoolSpec) {
-        if !pool.cidr.contains(&address) {
+    fn judge_address(&mut self, address: IpAddr, revision: u64, pools: &[PoolSpec]) {
+        if !pools.iter().any(|pool| pool.cidr.contains(&address)) {
             self.report(Rule::I7, revision, format!("{address} is outside the pool"));
         }
-        if pool.reserved.iter().any(|net| net.contains(&address)) {
+        if pools
+            .iter()
+            .any(|pool| pool.reserved.iter().any(|net| net.contains(&address)))
+        {
             self.report(Rule::I7, revision, format!("{address} is reserved"));
         }
     }
@@ -418,11 +425,8 @@ fn parse_block(value: &[u8]) -> Result<Block, String> {
         .as_str()
         .and_then(|c| c.parse().ok())
         .ok_or("no cidr")?;
-    let IpAddr::V4(first) = cidr.network() else {
-        return Err("not IPv4".to_owned());
-    };
     let allocations = value["allocations"].as_array().ok_or("no allocations")?;
-    let size = 1usize << (32 - cidr.prefix_len());
+    let size = 1usize << (cidr.max_prefix_len() - cidr.prefix_len());
     if allocations.len() != size {
         return Err(format!("{} allocations for {size} addresses", allocations.len()));
     }
@@ -443,8 +447,7 @@ fn parse_block(value: &[u8]) -> Result<Block, String> {
             continue;
         }
         let handle = attribute["handle_id"].as_str().unwrap_or("nobody").to_owned();
-        let address = Ipv4Addr::from(u32::from(first) + ordinal);
-        held.insert(IpAddr::from(address), handle);
+        held.insert(world::address_at(&cidr, ordinal), handle);
     }
     let unallocated = value["unallocated"]
         .as_array()

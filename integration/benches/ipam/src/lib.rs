@@ -12,8 +12,10 @@
 //! | [`soak`] | all of it together |
 //! | [`world`] | what a cluster holds before the first pod |
 //! | [`bench`] | the numbers of docs/numbers.md |
+//! | [`audit`] | `ipam check` in a process of its own |
 //! | [`calico`] | the same steps done Calico's way |
 
+pub mod audit;
 pub mod bench;
 pub mod calico;
 pub mod check;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use twill_ipam_rig::audit::{self, AuditArgs};
 use twill_ipam_rig::bench::{self, BenchArgs};
 use twill_ipam_rig::node::{self, NodeArgs};
 use twill_ipam_rig::soak::{self, Outcome, SoakArgs};
@@ -25,6 +26,9 @@ enum Command {
     Soak(SoakArgs),
     /// The numbers of docs/numbers.md
     Bench(BenchArgs),
+    /// One check of everything (started by the bench)
+    #[command(hide = true)]
+    Audit(AuditArgs),
     /// One node of a soak (started by it)
     #[command(hide = true)]
     Node(NodeArgs),
@@ -36,6 +40,10 @@ async fn main() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Node(args) => {
             node::run(args).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Audit(args) => {
+            audit::run(args).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench(args) => {

@@ -57,6 +57,9 @@ pub struct NodeArgs {
     /// Seed of its workers
     #[arg(long)]
     pub seed: u64,
+    /// IP versions of its pods
+    #[arg(long, value_enum, default_value_t = world::Stack::V4)]
+    pub stack: world::Stack,
 }
 
 struct Shared {
@@ -209,7 +212,9 @@ impl Shared {
             handle: handle.to_owned(),
         })?;
         let begun = Instant::now();
-        let asked = self.client.assign(world::pod(&self.args.node, handle));
+        let asked = self
+            .client
+            .assign(world::pod(self.args.stack, &self.args.node, handle));
         let error = match tokio::time::timeout(ADD_DEADLINE, asked).await {
             Ok(Ok(assigned)) => {
                 self.journal.write(&Line::Added {

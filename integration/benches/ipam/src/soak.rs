@@ -23,14 +23,14 @@ use tokio_util::sync::CancellationToken;
 use twill_datastore::Store;
 use twill_datastore::etcd::EtcdStore;
 use twill_ipam::collect::{Mode, Pass, Runner};
-use twill_ipam::system_clock;
+use twill_ipam::{Family, system_clock};
 
 use crate::check::{self, Verdict};
 use crate::etcd::Etcd;
 use crate::history::{self, Change};
 use crate::journal::{self, Line};
 use crate::proxy::Proxy;
-use crate::world::{self, PoolSpec};
+use crate::world::{self, PoolSpec, Stack};
 
 /// How long a run may stand still before it is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -55,6 +55,9 @@ pub struct SoakArgs {
     /// Seed of faults and workers
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// IP versions of the pods
+    #[arg(long, value_enum, default_value_t = Stack::V4)]
+    pub stack: Stack,
 }
 
 /// What a run showed.
@@ -70,8 +73,8 @@ pub struct Outcome {
     pub history: Vec<Change>,
     /// What workers were told, by node.
     pub journals: BTreeMap<String, Vec<Line>>,
-    /// The pool.
-    pub pool: PoolSpec,
+    /// The pools.
+    pub pools: Vec<PoolSpec>,
     /// Nodes that were given up with all that they held.
     pub dead: BTreeSet<String>,
     /// How long the load took.
@@ -97,19 +100,33 @@ struct Rig {
     recorded: Arc<AtomicU64>,
 }
 
-/// A pool in which the load takes up to 95 of 100 addresses.
-fn pool(nodes: u64) -> Result<(PoolSpec, usize)> {
+/// Pools in which the load takes up to 95 of 100 addresses.
+fn pools(nodes: u64, stack: Stack) -> Result<(Vec<PoolSpec>, usize)> {
     // Eight nodes: 512 addresses in blocks of 16.
     let size = (nodes * 64).next_power_of_two();
-    let prefix = 32 - u8::try_from(size.trailing_zeros())?;
-    let reserved = vec!["10.200.0.5/32".parse()?, "10.200.0.32/30".parse()?];
-    let pool = PoolSpec {
-        cidr: format!("10.200.0.0/{prefix}").parse()?,
-        block_size: 28,
-        reserved,
+    let bits = u8::try_from(size.trailing_zeros())?;
+    let pool = |family: &Family| -> Result<PoolSpec> {
+        let (cidr, block_size, reserved) = match family {
+            Family::V4 => (
+                format!("10.200.0.0/{}", 32 - bits),
+                28,
+                ["10.200.0.5/32", "10.200.0.32/30"],
+            ),
+            Family::V6 => (
+                format!("fd00:200::/{}", 128 - bits),
+                124,
+                ["fd00:200::5/128", "fd00:200::20/126"],
+            ),
+        };
+        Ok(PoolSpec {
+            cidr: cidr.parse()?,
+            block_size,
+            reserved: reserved.map(str::parse).into_iter().collect::<Result<_, _>>()?,
+        })
     };
+    let pools = stack.families().iter().map(pool).collect::<Result<_>>()?;
     let pods = usize::try_from(size * 95 / 100 / nodes)?;
-    Ok((pool, pods))
+    Ok((pools, pods))
 }
 
 /// Runs it. `program` is this binary, which is also the nodes'. Call it from the main thread.
@@ -120,11 +137,11 @@ pub async fn run(args: SoakArgs, program: &Path) -> Result<Outcome> {
     let directory = tempfile::Builder::new().prefix("twill-ipam-soak-").tempdir()?;
     let etcd = Etcd::start(args.members).await?;
     let store = etcd.store().await?;
-    let (pool, pods) = pool(args.nodes)?;
+    let (pools, pods) = pools(args.nodes, args.stack)?;
     let names: Vec<String> = (1..=args.nodes).map(|i| format!("n{i}")).collect();
     let mut all = names.clone();
     all.push("dead".to_owned());
-    world::lay_out(&store, &pool, &all).await?;
+    world::lay_out(&store, &pools, &all).await?;
     let (stop, upto) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
     let recorded = Arc::new(AtomicU64::new(0));
     let recorder = tokio::spawn(history::record(
@@ -168,14 +185,14 @@ pub async fn run(args: SoakArgs, program: &Path) -> Result<Outcome> {
         journals.insert(node.name.clone(), journal::read(&node.journal)?);
     }
     let dead = BTreeSet::from(["dead".to_owned()]);
-    let verdict = check::check(&history, &journals, &pool, &dead);
+    let verdict = check::check(&history, &journals, &pools, &dead);
     Ok(Outcome {
         verdict,
         faults: rig.faults,
         collected,
         history,
         journals,
-        pool,
+        pools,
         dead,
         took,
     })
@@ -235,7 +252,7 @@ impl Rig {
         tasks.spawn(world::feed(changes, client.clone()));
         for i in 0..20 {
             client
-                .assign(world::pod("dead", &world::handle("dead", i)))
+                .assign(world::pod(self.args.stack, "dead", &world::handle("dead", i)))
                 .await?;
         }
         tasks.shutdown().await;
@@ -270,6 +287,8 @@ impl Rig {
         let share = self.args.assignments.div_ceil(self.args.nodes);
         command.args(["--assignments", &share.to_string(), "--pods", &pods.to_string()]);
         command.args(["--seed", &self.args.seed.to_string()]);
+        let stack = clap::ValueEnum::to_possible_value(&self.args.stack);
+        command.args(stack.iter().flat_map(|value| ["--stack", value.get_name()]));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
             .spawn()

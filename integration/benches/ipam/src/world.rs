@@ -1,7 +1,7 @@
 //! What a cluster holds before its first pod, and the objects that a rig needs.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 use ipnet::IpNet;
@@ -12,6 +12,48 @@ use twill_model::resources::ippool::AllowedUse;
 /// `ClusterInformation`.
 pub const CLUSTER: &str = "/calico/resources/v3/projectcalico.org/clusterinformations/default";
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org";
+
+/// The IP versions of a run's pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stack {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv6.
+    V6,
+    /// An address of each.
+    Dual,
+}
+
+impl Stack {
+    /// The families, as many as a pod gets addresses.
+    #[must_use]
+    pub fn families(self) -> &'static [Family] {
+        match self {
+            Self::V4 => &[Family::V4],
+            Self::V6 => &[Family::V6],
+            Self::Dual => &[Family::V4, Family::V6],
+        }
+    }
+}
+
+/// What a family is called in keys.
+#[must_use]
+pub fn version(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+/// The address `ordinal` places behind the first of `cidr`.
+#[must_use]
+pub fn address_at(cidr: &IpNet, ordinal: u32) -> IpAddr {
+    match cidr.network() {
+        IpAddr::V4(first) => Ipv4Addr::from(u32::from(first) + ordinal).into(),
+        IpAddr::V6(first) => Ipv6Addr::from(u128::from(first) + u128::from(ordinal)).into(),
+    }
+}
 
 /// A pool.
 #[derive(Clone, Debug)]
@@ -24,11 +66,11 @@ pub struct PoolSpec {
     pub reserved: Vec<IpNet>,
 }
 
-/// Writes cluster, pool, a disabled pool beside it, reservations and nodes.
+/// Writes cluster, pools (`pool-ipv4`, `pool-ipv6`), a disabled pool beside them, reservations and nodes.
 ///
 /// # Errors
 /// If the store fails.
-pub async fn lay_out(store: &impl Store, pool: &PoolSpec, nodes: &[String]) -> Result<()> {
+pub async fn lay_out(store: &impl Store, pools: &[PoolSpec], nodes: &[String]) -> Result<()> {
     store
         .put(
             CLUSTER,
@@ -39,24 +81,21 @@ pub async fn lay_out(store: &impl Store, pool: &PoolSpec, nodes: &[String]) -> R
             ),
         )
         .await?;
-    let spec = |cidr: &IpNet, more: &str| {
-        format!(
-            "\"cidr\":\"{cidr}\",\"blockSize\":{},\"nodeSelector\":\"all()\"{more}",
-            pool.block_size
-        )
+    let spec = |cidr: &IpNet, size: u8, more: &str| {
+        format!("\"cidr\":\"{cidr}\",\"blockSize\":{size},\"nodeSelector\":\"all()\"{more}")
     };
-    store
-        .put(
-            format!("{RESOURCES}/ippools/pool"),
-            object("IPPool", "pool", &spec(&pool.cidr, "")),
-        )
-        .await?;
+    let mut reserved: Vec<String> = Vec::new();
+    for pool in pools {
+        let name = format!("pool-{}", version(Family::of(pool.cidr.addr())));
+        let value = object("IPPool", &name, &spec(&pool.cidr, pool.block_size, ""));
+        store.put(format!("{RESOURCES}/ippools/{name}"), value).await?;
+        reserved.extend(pool.reserved.iter().map(|net| format!("\"{net}\"")));
+    }
     let off: IpNet = "192.168.0.0/16".parse()?;
-    let off = object("IPPool", "disabled", &spec(&off, ",\"disabled\":true"));
+    let off = object("IPPool", "disabled", &spec(&off, 26, ",\"disabled\":true"));
     store.put(format!("{RESOURCES}/ippools/disabled"), off).await?;
-    if !pool.reserved.is_empty() {
-        let cidrs: Vec<String> = pool.reserved.iter().map(|net| format!("\"{net}\"")).collect();
-        let spec = format!("\"reservedCIDRs\":[{}]", cidrs.join(","));
+    if !reserved.is_empty() {
+        let spec = format!("\"reservedCIDRs\":[{}]", reserved.join(","));
         store
             .put(
                 format!("{RESOURCES}/ipreservations/rig"),
@@ -117,7 +156,7 @@ pub fn handle(node: &str, number: u64) -> String {
 
 /// A pod's request, with its endpoint as rider.
 #[must_use]
-pub fn pod(node: &str, handle: &str) -> Assign {
+pub fn pod(stack: Stack, node: &str, handle: &str) -> Assign {
     let key = endpoint_key(node, handle);
     let compares = vec![Compare::absent(key.clone())];
     let (of, id) = (node.to_owned(), handle.to_owned());
@@ -130,7 +169,7 @@ pub fn pod(node: &str, handle: &str) -> Assign {
                 "2026-08-22 13:33:21.123456789 +0000 UTC".to_owned(),
             ),
         ]),
-        wants: vec![Want::any(Family::V4)],
+        wants: stack.families().iter().map(|family| Want::any(*family)).collect(),
         purpose: AllowedUse::Workload,
         namespace_labels: BTreeMap::new(),
         riders: Riders::new(compares, 1, move |addresses| {

@@ -10,11 +10,12 @@ use twill_ipam_rig::check::{Rule, Verdict, check};
 use twill_ipam_rig::history::Change;
 use twill_ipam_rig::journal::Line;
 use twill_ipam_rig::soak::{self, Outcome, SoakArgs};
+use twill_ipam_rig::world::Stack;
 
 const BLOCKS: &str = "/calico/ipam/v2/assignment/";
 
 fn judge(outcome: &Outcome, history: &[Change], journals: &BTreeMap<String, Vec<Line>>) -> Verdict {
-    check(history, journals, &outcome.pool, &outcome.dead)
+    check(history, journals, &outcome.pools, &outcome.dead)
 }
 
 /// Changes a copy of the history and expects the checker to see it.
@@ -60,6 +61,7 @@ async fn five_thousand_assignments_under_fifty_faults_break_no_rule_and_forged_h
         nodes: 8,
         members: 3,
         seed: 1,
+        stack: Stack::Dual,
     };
     let outcome = soak::run(args, Path::new(env!("CARGO_BIN_EXE_ipam-rig")))
         .await
@@ -97,7 +99,7 @@ async fn five_thousand_assignments_under_fifty_faults_break_no_rule_and_forged_h
     caught(&outcome, Rule::I5, |history| {
         // A second node confirms a block that is another's.
         let (key, _) = shared_block(history);
-        let key = key.replace("/assignment/ipv4/", "/host/n99/ipv4/");
+        let key = key.replace("/assignment/", "/host/n99/");
         then(
             history,
             &key,
