@@ -1,6 +1,7 @@
 //! The only part of the daemon that writes the kernel: nf_tables and rtnetlink by thin encoders of our own,
 //! sysctls through `/proc`. Nothing is exec'd.
 
+pub mod conntrack;
 #[cfg(test)]
 mod corpus;
 pub mod dataplane;

@@ -5,6 +5,8 @@
 //! syncer, ipam, hub       the datastore's copy and who is fed by it
 //! collector               elected in the cluster: frees what nobody has
 //! registrar               what must exist, this node's resource
+//! tunnels                 the addresses of this node's tunnel devices
+//! forgetting              connections of endpoints that somebody else deleted
 //! bgp                     sessions
 //! cni, spool              pods, once in sync and reconciled
 //! api, http               questions
@@ -38,7 +40,9 @@ use crate::http::{self, Endpoints};
 use crate::hub::{self, Fallback, Hub};
 use crate::metrics::Metrics;
 use crate::register::{self, Registered};
+use crate::retire::{self, Retired};
 use crate::supervisor::Supervisor;
+use crate::tunnels::{self, Place};
 
 /// How soon registration is tried again while the datastore is away.
 const REGISTER_RETRY: Duration = Duration::from_secs(1);
@@ -61,6 +65,8 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
     let (places_tx, places) = watch::channel(Endpoints::default());
     let (in_sync_tx, in_sync) = watch::channel(false);
     let (snapshots_tx, snapshots) = watch::channel(None);
+    let (place_tx, place) = watch::channel(Place::default());
+    let (orders_tx, orders) = retire::channel();
     let (allocator, ipam) = Allocator::new(store.clone(), &bootstrap.node_name, system_clock());
     let (syncer, changes) = Syncer::new(
         store.clone(),
@@ -69,6 +75,7 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
     );
     let syncer = syncer.compare_every(bootstrap.etcd_compare_every);
     let (bgp, speaker) = Bgp::new(intent, kernel.clone(), health.clone(), left.families);
+    let dataplane = Dataplane::new(kernel.clone());
     let hub = Hub {
         node: bootstrap.node_name.clone(),
         fabric: fabric.clone(),
@@ -90,9 +97,13 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
             file: bootstrap.bgp_cache(),
             announced: left.announced,
         }),
+        orders,
+        retired: Retired::default(),
+        dataplane: dataplane.clone(),
+        place: place_tx,
     };
     let (node, spool) = (bootstrap.node_name.clone(), bootstrap.cni_spool());
-    let dataplane = Dataplane::new(kernel.clone());
+    let (forgetting, tunnels) = (dataplane.clone(), ipam.clone());
     let pods = Arc::new(Pods {
         node,
         store: store.clone(),
@@ -101,6 +112,7 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         fabric,
         spool,
         memory: Memory::default(),
+        orders: orders_tx,
     });
     let api = Api {
         store: store.clone(),
@@ -123,7 +135,22 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
         collector.run(stop).await;
         Ok(())
     });
-    supervisor.start("registrar", |stop| registrar(store, bootstrap.clone(), stop));
+    let registered = (store.clone(), bootstrap.clone(), place.clone());
+    supervisor.start("registrar", |stop| {
+        let (store, bootstrap, place) = registered;
+        registrar(store, bootstrap, place, stop)
+    });
+    let tunnels = tunnels::keep(store, tunnels, bootstrap.node_name.clone(), place);
+    supervisor.start("tunnels", |stop| async move {
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = tunnels => match ended? {},
+        }
+    });
+    supervisor.start(
+        "forgetting",
+        |stop| async move { forgetting.forget_noted(stop).await },
+    );
     let (cache, cache_node) = (bootstrap.bgp_cache(), bootstrap.node_name.clone());
     supervisor.start("bgp-cache", |stop| {
         cache::keep(cache, cache_node, snapshots, stop)
@@ -191,26 +218,48 @@ async fn until_stopped(work: impl Future<Output = ()>, stop: CancellationToken) 
     Ok(())
 }
 
-/// Registers this node as soon as the datastore can be reached, then waits for the end.
-async fn registrar(store: EtcdStore, bootstrap: Bootstrap, stop: CancellationToken) -> Result<()> {
+/// Registers this node as soon as the datastore can be reached, and again whenever somebody deletes it: a node that runs is there, and
+/// without its resource its pods' addresses would be collected under them.
+async fn registrar(
+    store: EtcdStore,
+    bootstrap: Bootstrap,
+    mut place: watch::Receiver<Place>,
+    stop: CancellationToken,
+) -> Result<()> {
     let mut said = String::new();
     loop {
         let tried = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             tried = register::register(&store, &bootstrap) => tried?,
         };
-        let Registered::Later(error) = tried else { break };
-        if said != error {
-            tracing::warn!(error, "cannot register this node yet");
-            said = error;
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(REGISTER_RETRY) => {}
+        match tried {
+            Registered::Done => {
+                said.clear();
+                // What was written is on its way here; only a deletion after that is one.
+                for is_there in [true, false] {
+                    let turn = place.wait_for(|p| p.in_sync && p.node.is_some() == is_there);
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        turned = turn => drop(turned.context("the hub is gone")?),
+                    }
+                }
+                tracing::warn!(
+                    node = bootstrap.node_name,
+                    "this node was deleted while it runs: registering it again; to remove a node, stop its daemon first"
+                );
+            }
+            Registered::Later(error) => {
+                if said != error {
+                    tracing::warn!(error, "cannot register this node yet");
+                    said = error;
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(REGISTER_RETRY) => {}
+                }
+            }
         }
     }
-    stop.cancelled().await;
-    Ok(())
 }
 
 /// Pods are served once the datastore has been read and what died unheard is cleared away.

@@ -9,13 +9,14 @@
 //! Every hand-over is the newest whole state, never a queue.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use ipnet::IpNet;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use twill_datastore::syncer::{Health as StoreHealth, State};
 use twill_datastore::updates::{UnreadableList, UpdateBatch, Updates};
@@ -31,12 +32,15 @@ use crate::bgp::announce::announcements;
 use crate::bgp::cache::{self, Snapshot};
 use crate::bgp::config::bgp_config;
 use crate::bgp::secrets::{RECHECK, Secrets};
+use crate::dataplane::Dataplane;
 use crate::fabric::{SharedFabric, Touched};
 use crate::guard::guard;
 use crate::health::{Component, Health};
 use crate::host;
 use crate::http::{self, Endpoints, FelixHttp};
 use crate::metrics::Metrics;
+use crate::retire::{Order, Retired};
+use crate::tunnels::Place;
 
 /// How long the first full pass may take before sessions are opened without it: much longer than an etcd that is there
 /// needs, much shorter than any peer's restart time.
@@ -85,6 +89,13 @@ pub(crate) struct Hub {
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     /// What to speak by while the datastore has never been heard.
     pub(crate) fallback: Option<Fallback>,
+    /// Endpoints that felix is not to see, by order of the CNI side.
+    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) retired: Retired,
+    /// Where endpoints are noted that somebody else deleted.
+    pub(crate) dataplane: Dataplane,
+    /// What decides about this node's own resource and its tunnel addresses.
+    pub(crate) place: watch::Sender<Place>,
 }
 
 /// What an earlier process left for a start without the datastore.
@@ -117,6 +128,7 @@ impl Hub {
                     }
                     None => bail!("the syncer is gone"),
                 },
+                Some(order) = self.orders.recv() => self.carry_out(order),
                 _ = recheck.tick(), if !self.secrets.passwords().is_empty() => self.read_secrets(),
                 () = &mut fall_back, if self.fallback.is_some() => self.fall_back().await,
                 changed = state.changed() => match changed {
@@ -132,9 +144,11 @@ impl Hub {
         let mut touched = Touched::default();
         for mut update in batch.updates {
             self.judge(&mut update);
+            let gone = self.gone(&update);
             let news = self.fabric.write().apply(&self.node, &update);
             touched = touched.or(news);
-            self.graph.update(&update);
+            self.graph.update(&self.retired.shown(update));
+            self.dataplane.note_gone(gone, change.revision);
         }
         let observed = batch.raw.into_iter().map(|change| match change.value {
             Some(kv) => kv.into(),
@@ -162,6 +176,32 @@ impl Hub {
             };
         }
         self.hand_on(touched);
+    }
+
+    /// Addresses of an endpoint of this node that somebody else deletes.
+    fn gone(&self, update: &Update) -> Vec<IpAddr> {
+        let (Key::Resource(key), None) = (&update.key, &update.value) else {
+            return Vec::new();
+        };
+        if key.kind != Kind::WorkloadEndpoint || self.retired.holds(key) {
+            return Vec::new();
+        }
+        let fabric = self.fabric.read();
+        let name = (key.namespace.clone().unwrap_or_default(), key.name.clone());
+        let known = fabric.own_endpoints.get(&name);
+        known.map_or_else(Vec::new, |(endpoint, _)| {
+            endpoint.spec.ip_networks.iter().map(|net| net.addr()).collect()
+        })
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        let (told, done) = self.retired.take(order, &self.fabric.read());
+        if let Some(update) = told {
+            self.graph.update(&update);
+            self.hand_on(Touched::default());
+        }
+        // Whoever asked may have given up.
+        let _ = done.send(());
     }
 
     /// Keeps what would close the node itself from everybody, and says so.
@@ -257,6 +297,9 @@ impl Hub {
             return;
         }
         if touched.bgp {
+            let place = Place::of(&self.node, &fabric);
+            self.place
+                .send_if_modified(|old| std::mem::replace(old, place.clone()) != place);
             self.snapshots.send_replace(Some(Arc::new(Snapshot::of(&fabric))));
         }
         self.secrets.refresh(&fabric);

@@ -15,9 +15,11 @@ mod hub;
 mod install;
 mod metrics;
 mod register;
+mod retire;
 mod socket;
 mod speaker;
 mod supervisor;
+mod tunnels;
 
 use std::process::ExitCode;
 

@@ -17,4 +17,5 @@ mod network;
 mod plugin;
 mod pods;
 mod racks;
+mod reuse;
 mod speaker;

@@ -8,22 +8,29 @@ mod gc;
 mod memory;
 mod mtu;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use twill_datastore::{Store, client};
 use twill_ipam::{Client, Error as IpamError};
-use twill_model::names;
 use twill_model::resources::WorkloadEndpoint;
+use twill_model::{Kind, ResourceKey, names};
 use twill_proto::cni::Attachment;
 
 use super::{CniError, code};
 use crate::dataplane::Dataplane;
 use crate::fabric::SharedFabric;
+use crate::retire::Orders;
 pub(crate) use memory::Memory;
 
 /// How often an endpoint that somebody else keeps changing is tried.
 const ATTEMPTS_MAX: u32 = 10;
+
+/// How long felix may take to have an endpoint out of the kernel: an apply takes milliseconds, a resync a second.
+const WITHDRAW_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What attaches and detaches this node's pods. Shared by all requests; ordering by handle is the allocator's.
 pub(crate) struct Pods<S> {
@@ -34,6 +41,7 @@ pub(crate) struct Pods<S> {
     pub(crate) fabric: SharedFabric,
     pub(crate) spool: PathBuf,
     pub(crate) memory: Memory,
+    pub(crate) orders: Orders,
 }
 
 impl<S: Store> Pods<S> {
@@ -62,6 +70,47 @@ impl<S: Store> Pods<S> {
         others
             .flat_map(|(e, _)| e.spec.ip_networks.iter().map(|net| net.addr()))
             .collect()
+    }
+
+    /// Endpoints of this node that are `wanted`, with their keys.
+    fn own(&self, wanted: impl Fn(&WorkloadEndpoint) -> bool) -> Vec<(ResourceKey, Arc<WorkloadEndpoint>)> {
+        let fabric = self.fabric.read();
+        let found = fabric.own_endpoints.iter().filter(|(_, (e, _))| wanted(e));
+        let keyed = found.map(|((namespace, name), (endpoint, _))| {
+            let key = ResourceKey::namespaced(Kind::WorkloadEndpoint, namespace, name);
+            (key, endpoint.clone())
+        });
+        keyed.collect()
+    }
+
+    /// Takes endpoints out of the kernel, before their addresses may be given again: policy, sets and routes by felix, the
+    /// links, and what conntrack remembers of the addresses.
+    ///
+    /// # Errors
+    /// Felix cannot apply, or the kernel refuses: the addresses must stay where they are.
+    pub(super) async fn withdraw(
+        &self,
+        leaving: &[(ResourceKey, Arc<WorkloadEndpoint>)],
+    ) -> Result<(), CniError> {
+        for (key, endpoint) in leaving {
+            self.orders.retire(key.clone(), &endpoint.spec.container_id).await;
+        }
+        let mut addresses = BTreeSet::new();
+        for (key, endpoint) in leaving {
+            let interface = &endpoint.spec.interface_name;
+            let removed = self.dataplane.removed(interface, WITHDRAW_DEADLINE);
+            let (removed, ()) = tokio::join!(removed, self.detach(interface));
+            removed
+                .map_err(|e| CniError::try_again(format_args!("taking {key} out of the kernel: {e:#}")))?;
+            addresses.extend(endpoint.spec.ip_networks.iter().map(|net| net.addr()));
+        }
+        self.forget(&addresses).await
+    }
+
+    /// Forgets the connections of addresses that come free.
+    async fn forget(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), CniError> {
+        let forgotten = self.dataplane.forget(addresses).await;
+        forgotten.map_err(|e| CniError::try_again(format_args!("{e:#}")))
     }
 
     async fn detach(&self, interface: &str) {

@@ -1,6 +1,8 @@
 //! At start: endpoints of this node whose link is gone (the host was rebooted, the container died unheard) hold addresses
 //! that nobody uses, and nothing in Calico collects them.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use twill_datastore::Store;
 use twill_ipam::{Release, ReleaseTarget, Riders};
@@ -34,6 +36,10 @@ pub(crate) async fn reconcile<S: Store>(pods: &Pods<S>) -> Result<()> {
         return Ok(());
     }
     for (key, endpoint, revision) in orphans {
+        let endpoint = Arc::new(endpoint);
+        let leaving = [(key.clone(), endpoint.clone())];
+        let withdrawn = pods.withdraw(&leaving).await;
+        withdrawn.map_err(|e| anyhow::anyhow!("{}", e.msg))?;
         let handle = handle_of(&pods.store, &endpoint).await?;
         let compare = twill_datastore::Compare::mod_revision(key.path(), revision);
         let delete = twill_datastore::Op::delete(key.path());

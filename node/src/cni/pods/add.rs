@@ -129,9 +129,28 @@ impl<S: Store> Pods<S> {
     /// wait for the new link.
     async fn clear_former(&self, workload: &Workload) {
         let known = self.known_endpoint(&workload.key);
-        let former = known.filter(|e| e.endpoint.spec.container_id != workload.container());
-        if former.is_some() && crate::host::has_interface(&workload.interface) {
+        let Some(known) = known else { return };
+        if known.endpoint.spec.container_id == workload.container() {
+            // A DEL of the same container may have got half-way.
+            self.orders.restore(workload.key.clone()).await;
+            return;
+        }
+        if crate::host::has_interface(&workload.interface) {
             self.detach(&workload.interface).await;
+        }
+        // The addresses stay with the former container until its DEL, which will not find this endpoint any more.
+        let addresses = known
+            .endpoint
+            .spec
+            .ip_networks
+            .iter()
+            .map(|net| net.addr())
+            .collect();
+        if let Err(error) = self.forget(&addresses).await {
+            tracing::warn!(
+                error = error.msg,
+                "connections of the former container stay until they time out"
+            );
         }
     }
 

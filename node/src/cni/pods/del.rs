@@ -1,4 +1,4 @@
-//! DEL and GC: link, endpoint, addresses; what is gone already is fine.
+//! DEL: policy and routes, link, connections, and then endpoint and addresses; what is gone already is fine.
 
 use std::time::Duration;
 
@@ -26,6 +26,17 @@ impl<S: Store> Pods<S> {
     /// An ADD that failed after its commit: endpoint and addresses go together.
     pub(super) async fn take_back(&self, workload: &Workload) {
         self.detach(&workload.interface).await;
+        let of_workload = |e: &WorkloadEndpoint| {
+            e.spec.interface_name == workload.interface && e.spec.container_id == workload.container()
+        };
+        if let Err(error) = self.withdraw(&self.own(of_workload)).await {
+            tracing::warn!(
+                handle = workload.handle,
+                error = error.msg,
+                "taking back a failed ADD; its DEL will"
+            );
+            return;
+        }
         let released = self
             .release(&workload.handle, |e| {
                 workload.key == e.0 && e.1.spec.container_id == workload.container()
@@ -40,7 +51,8 @@ impl<S: Store> Pods<S> {
         }
     }
 
-    /// DEL: link, endpoint, addresses; what is gone already is fine. With the store away it is noted and done later.
+    /// DEL: policy and routes, link, connections; then endpoint and addresses in one transaction. What is gone already is fine. With
+    /// the store away, or a kernel that refuses, it is noted and done later.
     ///
     /// # Errors
     /// The store is locked, or neither it nor the spool can be written.
@@ -58,28 +70,27 @@ impl<S: Store> Pods<S> {
         let ours = |e: &WorkloadEndpoint| {
             e.spec.container_id == attachment.container_id && e.spec.endpoint == attachment.ifname
         };
-        let interfaces = self
-            .fabric
-            .read()
-            .own_endpoints
-            .values()
-            .filter(|(e, _)| ours(e))
-            .map(|(e, _)| e.spec.interface_name.clone())
-            .collect::<Vec<_>>();
-        for interface in interfaces {
-            self.detach(&interface).await;
-        }
-        self.memory.has_room();
-        let release = self.release_attachment(attachment, ours);
-        let error = match tokio::time::timeout(RELEASE_DEADLINE, release).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error,
-            Err(_) => CniError::try_again("the datastore does not answer"),
+        let done = match self.withdraw(&self.own(ours)).await {
+            Ok(()) => self.give_back(attachment, ours).await,
+            Err(error) => Err(error),
         };
+        let Err(error) = done else { return Ok(()) };
         if del.replayed || error.code != code::TRY_AGAIN || self.fabric.read().is_locked() {
             return Err(error);
         }
         self.note(attachment, &error)
+    }
+
+    /// The second half of a DEL, when nothing of the pod is in the kernel any more.
+    async fn give_back(
+        &self,
+        attachment: &Attachment,
+        ours: impl Fn(&WorkloadEndpoint) -> bool,
+    ) -> Result<(), CniError> {
+        self.memory.has_room();
+        let release = self.release_attachment(attachment, ours);
+        let released = tokio::time::timeout(RELEASE_DEADLINE, release).await;
+        released.unwrap_or_else(|_| Err(CniError::try_again("the datastore does not answer")))
     }
 
     fn note(&self, attachment: &Attachment, why: &CniError) -> Result<(), CniError> {

@@ -1,11 +1,12 @@
 //! GC: what a runtime no longer knows goes, of its own network only. An endpoint does not say its network, but the handle
 //! that holds its addresses begins with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use twill_datastore::{Consistency, KeyRange, Op, Pager, Store, Txn};
 use twill_ipam::{Release, ReleaseTarget, Riders};
-use twill_model::ipam::Block;
+use twill_model::ipam::BlockView;
 use twill_model::resources::WorkloadEndpoint;
 use twill_model::{AffinityOwner, Key};
 use twill_proto::cni::{Attachment, Del, Gc};
@@ -18,6 +19,8 @@ const BLOCKS_AT_ONCE: usize = 32;
 
 /// The attachments that stay.
 type Valid<'a> = BTreeSet<(&'a str, &'a str)>;
+/// Handles with the addresses that each holds.
+type HeldBy = BTreeMap<String, BTreeSet<IpAddr>>;
 
 impl<S: Store> Pods<S> {
     /// GC: every attachment of this network on this node that is not in the list goes, endpoint, link and addresses, and
@@ -48,12 +51,13 @@ impl<S: Store> Pods<S> {
                 .await;
             outcome = outcome.and(deleted);
         }
-        for handle in self.abandoned(&gc.network, &valid).await? {
+        for (handle, addresses) in self.abandoned(&gc.network, &valid).await? {
             tracing::info!(
                 network = gc.network,
                 handle,
                 "addresses without an endpoint, collected"
             );
+            self.forget(&addresses).await?;
             let release = Release {
                 target: ReleaseTarget::Handle(handle),
                 riders: Riders::default(),
@@ -107,7 +111,7 @@ impl<S: Store> Pods<S> {
     }
 
     /// Handles of the network with addresses of this node and neither endpoint nor valid attachment.
-    async fn abandoned(&self, network: &str, valid: &Valid<'_>) -> Result<BTreeSet<String>, CniError> {
+    async fn abandoned(&self, network: &str, valid: &Valid<'_>) -> Result<HeldBy, CniError> {
         let (mut known, containers): (BTreeSet<String>, BTreeSet<&str>) = (
             BTreeSet::new(),
             valid.iter().map(|(container, _)| *container).collect(),
@@ -135,11 +139,14 @@ impl<S: Store> Pods<S> {
             !is_valid && !known.contains(handle) && !self.memory.is_adding(handle)
         };
         let held = self.held_here().await?;
-        Ok(held.into_iter().filter(is_abandoned).collect())
+        Ok(held
+            .into_iter()
+            .filter(|(handle, _)| is_abandoned(handle))
+            .collect())
     }
 
-    /// Handles that hold addresses in this node's blocks for this node.
-    async fn held_here(&self) -> Result<BTreeSet<String>, CniError> {
+    /// Handles that hold addresses in this node's blocks for this node, and which.
+    async fn held_here(&self) -> Result<HeldBy, CniError> {
         let prefix = AffinityOwner::Host(self.node.clone()).prefix();
         let mut pager = Pager::new(KeyRange::prefix(prefix), Consistency::Linearised);
         let mut blocks = Vec::new();
@@ -152,7 +159,7 @@ impl<S: Store> Pods<S> {
                 }
             }));
         }
-        let mut handles = BTreeSet::new();
+        let mut handles = HeldBy::new();
         for some in blocks.chunks(BLOCKS_AT_ONCE) {
             let ops = some
                 .iter()
@@ -161,18 +168,25 @@ impl<S: Store> Pods<S> {
             let txn = Txn::default().then(ops);
             let reply = self.store.txn(txn).await.map_err(CniError::try_again)?;
             for (cidr, response) in some.iter().zip(&reply.responses) {
-                let block = response
-                    .kvs()
-                    .first()
-                    .and_then(|kv| Block::decode(*cidr, &kv.value).ok());
-                let attributes = block.and_then(|b| b.attributes).unwrap_or_default();
-                let here = attributes
-                    .into_iter()
-                    .filter(|a| a.secondary.get("node").is_some_and(|n| *n == self.node));
-                handles.extend(here.filter_map(|a| a.handle_id));
+                let kv = response.kvs().first();
+                if let Some(block) = kv.and_then(|kv| BlockView::decode(*cidr, &kv.value).ok()) {
+                    self.held_in(&block, &mut handles);
+                }
             }
         }
         Ok(handles)
+    }
+
+    fn held_in(&self, block: &BlockView<'_>, handles: &mut HeldBy) {
+        for ordinal in (0u32..).take(block.allocations.len()) {
+            let attribute = block.attribute(ordinal);
+            let here = attribute.filter(|a| a.secondary.node() == Some(self.node.as_str()));
+            let (Some(handle), Some(address)) = (here.and_then(|a| a.handle()), block.address(ordinal))
+            else {
+                continue;
+            };
+            handles.entry(handle.to_owned()).or_default().insert(address);
+        }
     }
 }
 
