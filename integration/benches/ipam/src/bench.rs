@@ -425,6 +425,11 @@ async fn filled(args: &BenchArgs) -> Result<()> {
         median(taken),
     );
     twill.end().await;
+    audited(&etcd).await
+}
+
+/// A check of everything, in a process of its own.
+async fn audited(etcd: &Etcd) -> Result<()> {
     let program = std::env::current_exe()?;
     let etcds = || -> f64 {
         let pids = etcd.pids();
