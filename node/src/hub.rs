@@ -144,11 +144,11 @@ impl Hub {
         let mut touched = Touched::default();
         for mut update in batch.updates {
             self.judge(&mut update);
-            let gone = self.gone(&update);
+            let (gone, revision) = (self.gone(&update), u64::try_from(update.revision).unwrap_or(0));
             let news = self.fabric.write().apply(&self.node, &update);
             touched = touched.or(news);
             self.graph.update(&self.retired.shown(update));
-            self.dataplane.note_gone(gone, change.revision);
+            self.dataplane.note_gone(gone, revision);
         }
         let observed = batch.raw.into_iter().map(|change| match change.value {
             Some(kv) => kv.into(),
