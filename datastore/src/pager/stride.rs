@@ -107,7 +107,7 @@ mod tests {
     fn a_stride_is_longer_than_the_page_that_it_was_guessed_from() {
         let stride = Stride::between(b"h/000", b"h/500", 500).unwrap();
         let end = stride.after(b"h/500\0").unwrap();
-        assert!(&end[..] > &b"h/501"[..] && &end[..] < &b"hA"[..], "{end:?}");
+        assert!(end[..] > b"h/501"[..] && end[..] < b"hA"[..], "{end:?}");
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
         let mut empty = 0;
         while stride
             .after(b"prefix/aaaaaaaaaaaaaaaa9")
-            .is_some_and(|end| &end[..] <= &b"prefix/b"[..])
+            .is_some_and(|end| end[..] <= b"prefix/b"[..])
         {
             stride.held(0);
             empty += 1;
