@@ -77,10 +77,10 @@ fn a_lock_stops_attaching_and_detaching_while_packets_go_on_and_settings_hold_at
     .unwrap();
 
     // What allocators obey: `auto_allocate_blocks` absent means that nobody claims a block. n2 has none yet.
-    let config = value(&scene, CONFIG);
     put(&scene, CONFIG, r#"{"strict_affinity":true}"#);
     refused_with(&mut scene, "none", "n2", 100);
-    put(&scene, CONFIG, &config);
+    let initial = r#"{"auto_allocate_blocks":true,"kubeVirtVMAddressPersistence":"Enabled"}"#;
+    put(&scene, CONFIG, initial);
     // What people see, and nobody obeys.
     let seen = value(&scene, &format!("{RESOURCES}/ipamconfigurations/default"));
     let other = seen
@@ -88,8 +88,9 @@ fn a_lock_stops_attaching_and_detaching_while_packets_go_on_and_settings_hold_at
         .replace(r#""autoAllocateBlocks":true"#, r#""autoAllocateBlocks":false"#);
     assert_ne!(seen, other);
     put(&scene, &format!("{RESOURCES}/ipamconfigurations/default"), &other);
+    let some = scene.lab_mut().unwrap().make_pod(&spec("some", "n2")).unwrap();
     wait_for("n2 claims a block", LIMIT, || {
-        scene.lab_mut()?.add_pod(&spec("some", "n2")).map(drop)
+        scene.lab()?.attach_pod(&some).map(drop)
     })
     .unwrap();
 }
