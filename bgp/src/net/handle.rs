@@ -24,12 +24,12 @@ pub enum ConfigureError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// An address could not be listened on; everything else is applied.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {cause}")]
     Listen {
         /// The address.
         address: std::net::SocketAddr,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The speaker has ended.
     #[error(transparent)]

@@ -35,9 +35,9 @@ impl RibTask {
             .collect();
         let ranges = self.speaker.ranges().to_vec();
         for address in addresses {
-            let failed = |source| ConfigureError::Listen {
+            let failed = |cause| ConfigureError::Listen {
                 address: *address,
-                source,
+                cause,
             };
             if !self.listeners.contains_key(address) {
                 let socket = Arc::new(dial::listen(*address).map_err(failed)?);
