@@ -69,3 +69,17 @@ pub(super) fn service_ranges(fabric: &Fabric) -> Vec<IpNet> {
         .map(|net| net.masked())
         .collect()
 }
+
+/// Every range of services: those of [`service_ranges`], and those of cluster addresses.
+pub(super) fn all_service_ranges(fabric: &Fabric) -> Vec<IpNet> {
+    let mut ranges = service_ranges(fabric);
+    if let Some(config) = default_configuration(fabric) {
+        let blocks = config.spec.service_cluster_ips.iter();
+        ranges.extend(
+            blocks
+                .filter_map(|block| block.cidr.as_ref())
+                .map(|net| net.masked()),
+        );
+    }
+    ranges
+}

@@ -152,7 +152,7 @@ pub(super) fn own_asns(local: &Local<'_>) -> BTreeSet<u32> {
 fn strict(local: &Local<'_>, pools: &[IpNet]) -> Vec<Term> {
     let by_a_node = Condition::AsPathOrigin(own_asns(local).into_iter().collect());
     let within = |nets: &[IpNet]| Condition::Prefix(PrefixSet::within(nets.iter().copied()));
-    let services = super::announce::service_ranges(local.fabric);
+    let services = super::announce::all_service_ranges(local.fabric);
     vec![
         Term::reject(
             "inside our pools",
