@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+// Named, because the fuzz targets include this file from elsewhere.
+#[path = "conf/calico.rs"]
 mod calico;
 
 use serde::Deserialize;
