@@ -291,13 +291,18 @@ fn long_open(world: &mut World) -> Result<()> {
     world.check()
 }
 
-/// Attributes of 6,000 octets came in a long message; the observer takes 4,096.
+/// Communities of 5,600 octets came in a long message; the observer takes 4,096.
 fn does_not_fit(world: &mut World) -> Result<()> {
     let mut session = long_session(world)?;
     let own = world.own();
     world.announce(&mut session, &[&own.v4(0)])?;
     let mut update = session.sound(&[&own.v4(0)]);
-    (100..103).for_each(|code| update.set(0xc0, code, &[0xa5; 2000]));
+    update.set(0xc0, 8, &[1, 2, 3, 4].repeat(800));
+    let wide: Vec<u8> = (0..200_u32)
+        .flat_map(|n| [65_001, 7, n])
+        .flat_map(u32::to_be_bytes)
+        .collect();
+    update.set(0xc0, 32, &wide);
     session.announce(&update)?;
     world
         .gone(&own.v4(0))
