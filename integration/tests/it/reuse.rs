@@ -35,7 +35,8 @@ fn traces(lab: &Lab, address: Ipv4Addr) -> Vec<String> {
         said("nft", &["list", "ruleset"]),
         said("ip", &["route"]),
     ];
-    let is_it = |c: char| !(c.is_ascii_digit() || c == '.');
+    // The block's own prefix is no trace of its first address.
+    let is_it = |c: char| !(c.is_ascii_digit() || c == '.' || c == '/');
     let text = address.to_string();
     let lines = everywhere.iter().flat_map(|all| all.lines());
     lines

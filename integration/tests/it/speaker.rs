@@ -54,7 +54,7 @@ fn bird(nets: &[&str]) -> String {
         )
     };
     format!(
-        "router id 10.8.1.2;\nprotocol device {{}}\nprotocol static s {{ ipv4; {routes}}}\n{}{}",
+        "router id 10.8.1.2;\nprotocol device {{}}\nprotocol static nets {{ ipv4; {routes}}}\n{}{}",
         peer(1),
         peer(2)
     )
