@@ -180,6 +180,11 @@ impl Lab {
         ip(&format!("-n {} addr add {address} dev cable", self.ours));
     }
 
+    /// Takes an address of ours from the cable.
+    pub(crate) fn remove_address(&self, address: &str) {
+        ip(&format!("-n {} addr del {address} dev cable", self.ours));
+    }
+
     /// Starts a daemon at the other end; it goes with the value that is returned.
     pub(crate) fn daemon(&self, command: &[&str]) -> Daemon {
         let mut ip = Command::new("ip");

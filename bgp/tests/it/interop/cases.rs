@@ -12,16 +12,16 @@ use twill_bgp::policy::{Action, Policy, Term, Verdict};
 use twill_bgp::view::{Best, PeerState, RouteQuery, RouteTable, RouteView};
 use twill_bgp::{Config, Families, PeerConfig, PeerStatus};
 
-const THEIR_V4: &str = "198.18.0.0/24";
+pub(super) const THEIR_V4: &str = "198.18.0.0/24";
 const THEIR_V6: &str = "fd18::/64";
-const OUR_V4: &str = "10.244.0.0/26";
-const OUR_V6: &str = "fd44::/122";
+pub(super) const OUR_V4: &str = "10.244.0.0/26";
+pub(super) const OUR_V6: &str = "fd44::/122";
 
-fn net(text: &str) -> IpNet {
+pub(super) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-fn announcing(setup: Setup) -> Setup {
+pub(super) fn announcing(setup: Setup) -> Setup {
     Setup {
         networks: vec![THEIR_V4, THEIR_V6],
         ..setup
@@ -29,7 +29,7 @@ fn announcing(setup: Setup) -> Setup {
 }
 
 /// Our two sessions with a daemon of this AS, changed so.
-fn peers(asn: u32, change: impl Fn(&mut PeerConfig)) -> Vec<PeerConfig> {
+pub(super) fn peers(asn: u32, change: impl Fn(&mut PeerConfig)) -> Vec<PeerConfig> {
     let peer = |address| {
         let mut peer = PeerConfig::new(at(address), asn);
         peer.timers.connect_retry = Duration::from_secs(1);
@@ -39,7 +39,7 @@ fn peers(asn: u32, change: impl Fn(&mut PeerConfig)) -> Vec<PeerConfig> {
     ["10.9.0.2", "fd09::2"].map(peer).into()
 }
 
-fn config(peers: Vec<PeerConfig>) -> Config {
+pub(super) fn config(peers: Vec<PeerConfig>) -> Config {
     Config {
         listen: vec![
             SocketAddr::new(at("10.9.0.1"), 179),
@@ -51,7 +51,7 @@ fn config(peers: Vec<PeerConfig>) -> Config {
 }
 
 /// Another speaker of ours on the same link, at 10.9.0.3, with these peers.
-fn second(lab: &Lab, asn: u32, peers: &[(&str, u32)]) -> Ours {
+pub(super) fn second(lab: &Lab, asn: u32, peers: &[(&str, u32)]) -> Ours {
     lab.add_address("10.9.0.3/24");
     let peer = |(address, asn): &(&str, u32)| {
         let mut peer = PeerConfig::new(at(address), *asn);
@@ -66,7 +66,7 @@ fn second(lab: &Lab, asn: u32, peers: &[(&str, u32)]) -> Ours {
     })
 }
 
-async fn originate(ours: &Ours, nets: &[&str]) {
+pub(super) async fn originate(ours: &Ours, nets: &[&str]) {
     let origination = Origination {
         local_pref: Some(2_147_482_623),
         communities: vec![64512 << 16 | 7],
@@ -77,16 +77,16 @@ async fn originate(ours: &Ours, nets: &[&str]) {
     ours.handle.own_routes_known().await.unwrap();
 }
 
-async fn status(ours: &Ours) -> Vec<PeerStatus> {
+pub(super) async fn status(ours: &Ours) -> Vec<PeerStatus> {
     ours.handle.peers().await.unwrap()
 }
 
-async fn established(ours: &Ours, count: usize) {
+pub(super) async fn established(ours: &Ours, count: usize) {
     let up = |p: &Vec<PeerStatus>| p.iter().filter(|p| p.state == PeerState::Established).count() == count;
     eventually("sessions", async || status(ours).await, up).await;
 }
 
-async fn routes(ours: &Ours) -> Vec<RouteView> {
+pub(super) async fn routes(ours: &Ours) -> Vec<RouteView> {
     let query = RouteQuery {
         table: RouteTable::Best,
         peer: None,
@@ -99,7 +99,7 @@ async fn routes(ours: &Ours) -> Vec<RouteView> {
 }
 
 /// Waits for exactly so many routes of peers, all fresh or all stale.
-async fn learned(ours: &Ours, count: usize, stale: bool) -> Vec<RouteView> {
+pub(super) async fn learned(ours: &Ours, count: usize, stale: bool) -> Vec<RouteView> {
     let right = |r: &Vec<RouteView>| r.len() == count && r.iter().all(|r| r.stale == stale);
     eventually("routes of peers", async || routes(ours).await, right).await
 }

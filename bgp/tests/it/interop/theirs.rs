@@ -16,6 +16,17 @@ pub(super) enum Kind {
     OpenBgpd,
 }
 
+/// What is off unless a case asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Feature {
+    /// Several paths a prefix, both ways (RFC 7911).
+    AddPath,
+    /// Stale routes stay beyond the restart time, which is 1 s (RFC 9494).
+    LongLived,
+    /// Both families over the IPv6 session, and no other session (RFC 8950).
+    ExtendedNextHop,
+}
+
 /// What it shall do. A session with 10.9.0.1 carries IPv4 and one with fd09::1 IPv6.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
@@ -28,6 +39,13 @@ pub(super) struct Setup {
     pub(super) reflects: bool,
     /// It is another start of the same router.
     pub(super) restarted: bool,
+    pub(super) feature: Option<Feature>,
+}
+
+impl Setup {
+    fn has(&self, feature: Feature) -> bool {
+        self.feature == Some(feature)
+    }
 }
 
 pub(super) const SETUP: Setup = Setup {
@@ -37,6 +55,7 @@ pub(super) const SETUP: Setup = Setup {
     networks: Vec::new(),
     reflects: false,
     restarted: false,
+    feature: None,
 };
 
 /// A daemon that runs.
@@ -195,6 +214,29 @@ impl<'a> Theirs<'a> {
         eventually(&what, async || self.route(prefix), |text| text.is_empty() != has).await
     }
 
+    /// It asks us for our routes again.
+    pub(super) fn refresh(&self) {
+        let (ctl, dir) = (
+            self.path("ctl").display().to_string(),
+            self.lab.dir().display().to_string(),
+        );
+        let command: Vec<&str> = match self.kind {
+            Kind::Bird => vec!["birdc", "-s", &ctl, "reload", "in", "all"],
+            Kind::Frr => vec![
+                "vtysh",
+                "--vty_socket",
+                &dir,
+                "-d",
+                "bgpd",
+                "-c",
+                "clear bgp * soft in",
+            ],
+            Kind::GoBgp => vec!["gobgp", "neighbor", "all", "softresetin"],
+            Kind::OpenBgpd => vec!["bgpctl", "-s", &ctl, "neighbor", "fd09::1", "refresh"],
+        };
+        self.lab.inside(&command);
+    }
+
     /// Whether it prints the originator of a reflected route.
     pub(super) fn shows_originator(&self, route: &str, originator: &str) -> bool {
         route.contains(originator)
@@ -210,6 +252,9 @@ const OURS: [(&str, &str, &str); 2] = [("ipv4", "10.9.0.1", "10.9.0.2"), ("ipv6"
 /// Our addresses that it peers with, and its own, by family.
 fn neighbours(setup: &Setup) -> Vec<(&'static str, &'static str, &'static str)> {
     let mut out = OURS.to_vec();
+    if setup.has(Feature::ExtendedNextHop) {
+        out.remove(0);
+    }
     if setup.reflects {
         out.push(("ipv4", "10.9.0.3", "10.9.0.2"));
     }
@@ -238,11 +283,33 @@ fn bird(setup: &Setup) -> String {
         } else {
             ""
         };
+        let restart = if setup.has(Feature::LongLived) {
+            "graceful restart time 1; long lived graceful restart on; long lived stale time 60;"
+        } else {
+            ""
+        };
+        let paths = if setup.has(Feature::AddPath) {
+            "add paths on;"
+        } else {
+            ""
+        };
+        let mut channels = vec![(family, "")];
+        if setup.has(Feature::ExtendedNextHop) {
+            channels.push(("ipv4", "extended next hop on;"));
+        }
+        let channels: String = channels
+            .into_iter()
+            .map(|(family, more)| {
+                format!(
+                    "{family} {{ import all; {paths} {more} export filter {{ if source = RTS_STATIC then \
+             {{ bgp_community.add((64999,7)); accept; }} {learned} reject; }}; }}; "
+                )
+            })
+            .collect();
         let _ = writeln!(
             out,
-            "protocol bgp t{n} {{ local {own} as {}; neighbor {ours} as 64512; {hops} {key} {reflect} graceful restart on; \
-             connect delay time 1; connect retry time 1; error wait time 1,2; {family} {{ import all; export filter {{ \
-             if source = RTS_STATIC then {{ bgp_community.add((64999,7)); accept; }} {learned} reject; }}; }}; }}",
+            "protocol bgp t{n} {{ local {own} as {}; neighbor {ours} as 64512; {hops} {key} {reflect} graceful restart on; {restart} \
+             connect delay time 1; connect retry time 1; error wait time 1,2; {channels} }}",
             setup.asn
         );
     }
@@ -264,6 +331,9 @@ fn frr(setup: &Setup) -> String {
         if let Some(key) = setup.password {
             let _ = writeln!(out, " neighbor {ours} password {key}");
         }
+        if setup.has(Feature::ExtendedNextHop) {
+            let _ = writeln!(out, " neighbor {ours} capability extended-nexthop");
+        }
         if setup.ttl_security {
             let _ = writeln!(out, " neighbor {ours} ttl-security hops 1");
         } else if setup.asn != 64512 {
@@ -275,8 +345,15 @@ fn frr(setup: &Setup) -> String {
         for network in setup.networks.iter().filter(|n| self::family(n) == family) {
             let _ = writeln!(out, "  network {network} route-map mark");
         }
-        for (_, ours, _) in neighbours(setup).into_iter().filter(|(f, ..)| *f == family) {
+        let wide = setup.has(Feature::ExtendedNextHop);
+        for (_, ours, _) in neighbours(setup)
+            .into_iter()
+            .filter(|(f, ..)| *f == family || wide)
+        {
             let _ = writeln!(out, "  neighbor {ours} activate");
+            if setup.has(Feature::AddPath) {
+                let _ = writeln!(out, "  neighbor {ours} addpath-tx-all-paths");
+            }
             if setup.reflects {
                 let _ = writeln!(out, "  neighbor {ours} route-reflector-client");
             }
@@ -297,8 +374,10 @@ fn gobgp(setup: &Setup) -> String {
             "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{ours}\"\npeer-as = 64512\nauth-password = \"{}\"\n\
              [neighbors.transport.config]\nlocal-address = \"{own}\"\n\
              [neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\nhold-time = 90\nkeepalive-interval = 30\n\
-             [neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60",
-            setup.password.unwrap_or_default()
+             [neighbors.graceful-restart.config]\nenabled = true\nrestart-time = {}\nlong-lived-enabled = {}",
+            setup.password.unwrap_or_default(),
+            if setup.has(Feature::LongLived) { 1 } else { 60 },
+            setup.has(Feature::LongLived)
         );
         if setup.ttl_security {
             out += "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n";
@@ -313,6 +392,12 @@ fn gobgp(setup: &Setup) -> String {
             "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n\
              [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true"
         );
+        if setup.has(Feature::LongLived) {
+            out += "[neighbors.afi-safis.long-lived-graceful-restart.config]\nenabled = true\nrestart-time = 60\n";
+        }
+        if setup.has(Feature::AddPath) {
+            out += "[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 4\n";
+        }
     }
     out
 }
