@@ -231,6 +231,11 @@ fn notified(world: &mut World, flags: u16, octets: &[u8], stays: bool) -> Result
         .and_then(|o| o.capability(64).map(<[u8]>::to_vec));
     let both = offered.is_some_and(|v| v.first().is_some_and(|f| f & 0x40 != 0));
     session.send(octets)?;
+    // Closed by us with something of the daemon's unread, the connection would end in a reset, which can overtake the NOTIFICATION.
+    ensure!(
+        session.wait(|s| s.end.is_some()),
+        "the daemon does not close the connection after a NOTIFICATION"
+    );
     drop(session);
     if stays && both {
         stay(world, &[own.v4(0), own.v6(0)])?;
