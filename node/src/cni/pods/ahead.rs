@@ -73,10 +73,10 @@ impl<S: Store> Pods<S> {
 }
 
 /// Whether IPv6 addresses are among what is asked for.
-pub(super) fn wants_v6(unmanaged: &Annotations, wants: &[Want]) -> bool {
+pub(super) fn wants_v6(wishes: &Annotations, wants: &[Want]) -> bool {
     let v6 = |want: &Want| match want {
         Want::Any { family, .. } => *family == Family::V6,
         Want::Address(ip) => ip.is_ipv6(),
     };
-    unmanaged.unmanaged.iter().any(IpAddr::is_ipv6) || wants.iter().any(v6)
+    wishes.unmanaged.iter().any(IpAddr::is_ipv6) || wants.iter().any(v6)
 }

@@ -29,20 +29,14 @@ impl<S: Store> Pods<S> {
         let of_workload = |e: &WorkloadEndpoint| {
             e.spec.interface_name == workload.interface && e.spec.container_id == workload.container()
         };
-        if let Err(error) = self.withdraw(&self.own(of_workload)).await {
-            tracing::warn!(
-                handle = workload.handle,
-                error = error.msg,
-                "taking back a failed ADD; its DEL will"
-            );
-            return;
-        }
-        let released = self
-            .release(&workload.handle, |e| {
-                workload.key == e.0 && e.1.spec.container_id == workload.container()
-            })
-            .await;
-        if let Err(error) = released {
+        let is_it = |(key, e): (ResourceKey, &WorkloadEndpoint)| {
+            workload.key == key && e.spec.container_id == workload.container()
+        };
+        let taken_back = match self.withdraw(&self.own(of_workload)).await {
+            Ok(()) => self.release(&workload.handle, is_it).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken_back {
             tracing::warn!(
                 handle = workload.handle,
                 error = error.msg,
