@@ -34,6 +34,7 @@ use crate::plan::{Desired, IfName};
 mod events;
 mod fib;
 mod hops;
+mod learned;
 mod owner;
 mod status;
 

@@ -64,6 +64,18 @@ impl Change {
 /// What to do so that the kernel holds what is desired: additions and replacements first, deletions last.
 #[must_use]
 pub fn delta(desired: &Routes, held: &Held, sweep: Sweep) -> Vec<Change> {
+    let gone = held.keys().filter(|dst| !desired.contains_key(dst));
+    let gone = gone.map(|dst| (dst, None));
+    let wanted = desired.iter().map(|(dst, route)| (dst, Some(route)));
+    delta_at(wanted.chain(gone), held, sweep)
+}
+
+/// The same for single destinations: what each should hold, `None` for nothing.
+pub(super) fn delta_at<'a>(
+    wanted: impl IntoIterator<Item = (&'a IpNet, Option<&'a Route>)>,
+    held: &Held,
+    sweep: Sweep,
+) -> Vec<Change> {
     let (mut changes, mut deletes) = (Vec::new(), Vec::new());
     let may_go = |h: &HeldRoute| {
         if h.protocol == PROTOCOL_BGP {
@@ -72,28 +84,21 @@ pub fn delta(desired: &Routes, held: &Held, sweep: Sweep) -> Vec<Change> {
             sweep.own
         }
     };
-    for (dst, route) in desired {
+    for (dst, route) in wanted {
         let found = held.get(dst).map(Vec::as_slice).unwrap_or_default();
-        let right = found.iter().position(|h| h.holds(route));
-        let replaced = right.or_else(|| found.iter().position(|h| h.metric == METRIC));
-        match (right, replaced) {
-            (Some(_), _) => {}
-            (None, Some(_)) => changes.push(Change::Replace(*dst, route.clone())),
-            (None, None) => changes.push(Change::Add(*dst, route.clone())),
-        }
-        let rest = found
-            .iter()
-            .enumerate()
-            .filter(|(i, h)| Some(*i) != replaced && may_go(h));
+        let kept = route.and_then(|route| {
+            let right = found.iter().position(|h| h.holds(route));
+            let replaced = right.or_else(|| found.iter().position(|h| h.metric == METRIC));
+            match (right, replaced) {
+                (Some(_), _) => {}
+                (None, Some(_)) => changes.push(Change::Replace(*dst, route.clone())),
+                (None, None) => changes.push(Change::Add(*dst, route.clone())),
+            }
+            replaced
+        });
+        let rest = found.iter().enumerate();
+        let rest = rest.filter(|(i, h)| Some(*i) != kept && may_go(h));
         deletes.extend(rest.map(|(_, h)| Change::Delete(*dst, h.metric, h.protocol)));
-    }
-    for (dst, found) in held.iter().filter(|(dst, _)| !desired.contains_key(dst)) {
-        deletes.extend(
-            found
-                .iter()
-                .filter(|h| may_go(h))
-                .map(|h| Change::Delete(*dst, h.metric, h.protocol)),
-        );
     }
     changes.append(&mut deletes);
     changes
@@ -214,14 +219,32 @@ impl RouteWriter {
         links: &LinkTable,
         sweep: Sweep,
     ) -> Result<RoutesApplied, NetlinkError> {
-        if self.held.is_none() {
-            self.resync(links)?;
-        }
-        let changes = self
-            .held
-            .as_ref()
-            .map(|held| delta(desired, held, sweep))
-            .unwrap_or_default();
+        let changes = delta(desired, self.held_or_read(links)?, sweep);
+        self.write(changes, links)
+    }
+
+    /// What the kernel holds of ours; read again if that was forgotten.
+    ///
+    /// # Errors
+    /// When the kernel does not let it be read.
+    pub(super) fn held_or_read(&mut self, links: &LinkTable) -> Result<&Held, NetlinkError> {
+        let held = match self.held.take() {
+            Some(held) => held,
+            None => dump(&mut self.socket, links)?,
+        };
+        Ok(self.held.insert(held))
+    }
+
+    /// Makes these changes, in their order.
+    ///
+    /// # Errors
+    /// When the socket fails: what the kernel holds is then unknown. A route that the kernel refuses is told in
+    /// [`RoutesApplied::failed`].
+    pub(super) fn write(
+        &mut self,
+        changes: Vec<Change>,
+        links: &LinkTable,
+    ) -> Result<RoutesApplied, NetlinkError> {
         let mut applied = RoutesApplied::default();
         let mut sent = Vec::new();
         let mut build: Vec<Fill> = Vec::new();
@@ -236,50 +259,55 @@ impl RouteWriter {
         }
         let answers = self.socket.pipeline(build).inspect_err(|_| self.held = None)?;
         for (change, answer) in sent.into_iter().zip(answers) {
-            self.note(change, answer.result, &mut applied);
+            note(&mut self.held, change, answer.result, &mut applied);
         }
         Ok(applied)
     }
+}
 
-    /// Remembers what a change did.
-    fn note(&mut self, change: Change, result: Result<(), NetlinkError>, out: &mut RoutesApplied) {
-        let Some(held) = self.held.as_mut() else { return };
-        let gone = matches!(&result, Err(e) if e.errno() == Some(libc::ESRCH));
-        match (change, result) {
-            (Change::Add(dst, route) | Change::Replace(dst, route), Ok(())) => {
-                out.written += 1;
-                let slot = held.entry(dst).or_default();
-                slot.retain(|h| h.metric != METRIC);
-                slot.push(HeldRoute {
-                    protocol: route.protocol(),
-                    metric: METRIC,
-                    route: Some(route),
-                });
-            }
-            (Change::Delete(dst, metric, protocol), result) if result.is_ok() || gone => {
-                out.deleted += 1;
-                if let Some(slot) = held.get_mut(&dst) {
-                    slot.retain(|h| (h.metric, h.protocol) != (metric, protocol));
-                    if slot.is_empty() {
-                        held.remove(&dst);
-                    }
-                }
-            }
-            (change, Err(e)) => {
-                let reason = match e.errno() {
-                    Some(libc::EEXIST) => {
-                        format!("a route of somebody else holds it with our metric {METRIC}")
-                    }
-                    _ => e.to_string(),
-                };
-                out.failed.insert(change.dst(), reason);
-                // The kernel may hold something else than we believe.
-                if gone {
-                    self.held = None;
-                }
-            }
-            (Change::Delete(..), Ok(())) => {}
+/// Remembers what a change did.
+pub(super) fn note(
+    memory: &mut Option<Held>,
+    change: Change,
+    result: Result<(), NetlinkError>,
+    out: &mut RoutesApplied,
+) {
+    let Some(held) = memory.as_mut() else { return };
+    let gone = matches!(&result, Err(e) if e.errno() == Some(libc::ESRCH));
+    match (change, result) {
+        (Change::Add(dst, route) | Change::Replace(dst, route), Ok(())) => {
+            out.written += 1;
+            let slot = held.entry(dst).or_default();
+            slot.retain(|h| h.metric != METRIC);
+            slot.push(HeldRoute {
+                protocol: route.protocol(),
+                metric: METRIC,
+                route: Some(route),
+            });
         }
+        (Change::Delete(dst, metric, protocol), result) if result.is_ok() || gone => {
+            out.deleted += 1;
+            if let Some(slot) = held.get_mut(&dst) {
+                slot.retain(|h| (h.metric, h.protocol) != (metric, protocol));
+                if slot.is_empty() {
+                    held.remove(&dst);
+                }
+            }
+        }
+        (change, Err(e)) => {
+            let reason = match e.errno() {
+                Some(libc::EEXIST) => {
+                    format!("a route of somebody else holds it with our metric {METRIC}")
+                }
+                _ => e.to_string(),
+            };
+            out.failed.insert(change.dst(), reason);
+            // The kernel may hold something else than we believe.
+            if gone {
+                *memory = None;
+            }
+        }
+        (Change::Delete(..), Ok(())) => {}
     }
 }
 

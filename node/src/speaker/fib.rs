@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use twill_bgp::net::{BestChanges, Closed, Handle};
 use twill_bgp::{Best, Families};
@@ -21,9 +22,15 @@ use crate::bgp::{families, reach, route};
 
 /// How soon a route that the kernel refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Answers of the speaker that are taken before the kernel is written to: each write compares the whole table, so that few
-/// are made while a big one comes in.
+/// Answers of the speaker that are taken before the kernel is written to. The newest state of each prefix is written, so that
+/// one that changes while a big table comes in is written once; and what waits between the two is no more than these.
 const BATCHES_A_TURN: usize = 64;
+
+async fn until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
+    }
+}
 
 /// The table and what was said of it.
 pub(super) struct KernelFib {
@@ -85,7 +92,7 @@ impl KernelFib {
             return Ok(());
         };
         let (mut converged, mut wanted) = (handle.converged(), handle.next_hops());
-        let mut retry = false;
+        let mut retry = None;
         loop {
             if !self.settled && {
                 let now = *converged.borrow_and_update();
@@ -93,7 +100,7 @@ impl KernelFib {
             } {
                 while self.gather(&mut changes).await? {}
                 self.settled = true;
-                retry = self.write(handle).await?;
+                retry = self.write(handle, retry).await?;
             }
             tokio::select! {
                 batch = changes.next() => match batch {
@@ -117,9 +124,12 @@ impl KernelFib {
                     let _ = self.heard.try_io::<()>(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
                 }
                 _ = converged.changed(), if !self.settled => continue,
-                () = tokio::time::sleep(RETRY), if retry => {}
+                () = until(retry), if retry.is_some() => {
+                    retry = None;
+                    self.fib.retry();
+                }
             }
-            retry = self.write(handle).await?;
+            retry = self.write(handle, retry).await?;
         }
     }
 
@@ -148,8 +158,9 @@ impl KernelFib {
         fib.learn(routes);
     }
 
-    /// Makes the kernel hold what it should, and tells the speaker how next hops are reached; whether routes were refused.
-    async fn write(&mut self, handle: &Handle) -> Result<bool> {
+    /// Makes the kernel hold what it should, and tells the speaker how next hops are reached; when routes that were refused are
+    /// to be tried again, which a time that was set already stays.
+    async fn write(&mut self, handle: &Handle, retry: Option<Instant>) -> Result<Option<Instant>> {
         let (refused, told) = self.turn()?;
         if !Arc::ptr_eq(&self.told, &told) {
             let news = reach::news(&self.told, &told);
@@ -157,7 +168,7 @@ impl KernelFib {
             // Ended is as good as told.
             let _ = handle.next_hops_reached(news).await;
         }
-        Ok(refused)
+        Ok(refused.then(|| retry.unwrap_or_else(|| Instant::now() + RETRY)))
     }
 
     fn turn(&mut self) -> Result<(bool, Arc<BTreeMap<IpAddr, kernel::Reach>>)> {
@@ -165,9 +176,8 @@ impl KernelFib {
         let fib = &mut self.fib;
         let turn =
             tokio::task::block_in_place(|| fib.turn(settled)).context("writing the kernel's routes")?;
-        let failed = turn.applied.failed.len();
         if let Some((net, why)) = turn.applied.failed.first_key_value() {
-            tracing::debug!(failed, %net, why, "the kernel refused routes; they are tried again");
+            tracing::debug!(refused = turn.refused, %net, why, "the kernel refused routes; they are tried again");
         }
         for (next_hop, reason) in &turn.withheld.next_hops {
             if self.withheld.get(next_hop) != Some(reason) {
@@ -175,6 +185,6 @@ impl KernelFib {
             }
         }
         self.withheld = turn.withheld.next_hops;
-        Ok((failed > 0, turn.reach))
+        Ok((turn.refused > 0, turn.reach))
     }
 }

@@ -12,13 +12,14 @@ use ipnet::IpNet;
 
 use super::events::{Dirt, Events};
 use super::hops::Hops;
+use super::learned::Learned;
 use super::status::{Reach, Withheld};
 use crate::kernel::foreign::Reader;
 use crate::kernel::links::{LinkTable, LinkWriter};
 use crate::kernel::netlink::NetlinkError;
-use crate::kernel::routes::{Held, RouteWriter, RoutesApplied, Sweep};
+use crate::kernel::routes::{Held, RouteWriter, RoutesApplied};
 use crate::plan::IfName;
-use crate::plan::routes::{Route, Routes};
+use crate::plan::routes::Route;
 
 /// The kernel's main table, as far as BGP has routes in it (protocol 81).
 #[derive(Debug)]
@@ -29,19 +30,18 @@ pub struct Fib {
     routes: RouteWriter,
     foreign: Reader,
     hops: Hops,
-    learned: Routes,
+    learned: Learned,
     dirt: Dirt,
     underlay_stale: bool,
-    pending: bool,
-    swept: bool,
-    withheld: Withheld,
 }
 
 /// What a turn did.
 #[derive(Clone, Debug, Default)]
 pub struct Turn {
-    /// Routes written and deleted, and those that the kernel refused.
+    /// Routes written and deleted, and those that the kernel refused this time.
     pub applied: RoutesApplied,
+    /// Routes that the kernel refused and that were not tried again since, with these.
+    pub refused: usize,
     /// Routes that are kept back since no next hop of theirs is reached.
     pub withheld: Withheld,
     /// How tracked addresses are reached; the same allocation while nothing changes.
@@ -67,12 +67,9 @@ impl Fib {
             routes,
             foreign: Reader::default(),
             hops: Hops::default(),
-            learned: Routes::new(),
+            learned: Learned::default(),
             dirt: Dirt::default(),
             underlay_stale: true,
-            pending: true,
-            swept: false,
-            withheld: Withheld::default(),
         })
     }
 
@@ -91,22 +88,18 @@ impl Fib {
     /// Takes routes, the newest state of each; `None` for one that is no more. Written by the next turn.
     pub fn learn(&mut self, changes: impl IntoIterator<Item = (IpNet, Option<Route>)>) {
         for (dst, route) in changes {
-            let before = self.learned.get(&dst);
-            if before == route.as_ref() {
-                continue;
-            }
-            self.pending = true;
-            match route {
-                Some(route) => drop(self.learned.insert(dst, route)),
-                None => drop(self.learned.remove(&dst)),
-            }
+            self.learned.learn(dst, route);
         }
     }
 
     /// Forgets all routes: the next turn that may delete empties the table of them.
     pub fn clear(&mut self) {
         self.learned.clear();
-        self.pending = true;
+    }
+
+    /// What the kernel refused is tried again by the next turn.
+    pub fn retry(&mut self) {
+        self.learned.retry();
     }
 
     /// Somebody wants to know how these addresses are reached.
@@ -115,32 +108,38 @@ impl Fib {
     }
 
     /// Makes the kernel hold what was learned. With `sweep` also what an earlier process left and nobody taught again goes.
+    /// Costs what changed since the last turn, unless anything may have.
     ///
     /// # Errors
-    /// When a socket fails. A route that the kernel refuses is told in [`Turn::applied`], and tried again by the next turn.
+    /// When a socket fails; the next turn then compares everything. A route that the kernel refuses is told in
+    /// [`Turn::applied`], and tried again after [`Fib::retry`], or when something came that may let it succeed.
     pub fn turn(&mut self, sweep: bool) -> Result<Turn, NetlinkError> {
         self.hear()?;
         if self.underlay_stale {
             let underlay = self.routes.underlay(&mut self.foreign, &self.link_table)?;
             self.underlay_stale = false;
-            self.pending |= self.hops.set_underlay(underlay);
+            if self.hops.set_underlay(underlay) {
+                self.learned.doubt_all();
+            }
         }
-        let mut turn = Turn {
-            reach: self.hops.told(&self.link_table),
-            ..Turn::default()
-        };
-        if self.pending || self.swept != sweep {
-            let (resolved, withheld) = self.hops.resolve(&self.learned);
-            let may = Sweep {
-                own: false,
-                bgp: sweep,
-            };
-            turn.applied = self.routes.apply(&resolved, &self.link_table, may)?;
-            self.pending = !turn.applied.failed.is_empty();
-            (self.swept, self.withheld) = (sweep, withheld);
+        let reach = self.hops.told(&self.link_table);
+        if self.routes.held().is_none() {
+            self.learned.doubt_all();
         }
-        turn.withheld = self.withheld.clone();
-        Ok(turn)
+        let held = self.routes.held_or_read(&self.link_table)?;
+        let changes = self.learned.changes(&mut self.hops, held, sweep);
+        let applied = self.routes.write(changes, &self.link_table);
+        let applied = applied.inspect_err(|_| self.learned.doubt_all())?;
+        self.learned.applied(&applied);
+        if self.hops.crowded() {
+            self.hops.forget_unused(self.learned.routes());
+        }
+        Ok(Turn {
+            applied,
+            refused: self.learned.failed().len(),
+            withheld: self.learned.withheld(&mut self.hops),
+            reach,
+        })
     }
 
     /// Takes notifications in, and forgets what others may have changed.
@@ -163,14 +162,18 @@ impl Fib {
             let lost = self.link_table.lost_to(&table);
             routes |= lost;
             self.underlay_stale |= lost || self.foreign.missed();
-            self.pending |= table != self.link_table;
+            // A link that came may be one that a route waits for.
+            if table != self.link_table {
+                self.learned.retry();
+            }
             self.link_table = table;
         }
         if routes {
             self.routes.forget();
         }
-        self.pending |= routes || dirt.hope;
-        self.hops.forget_unused(&self.learned);
+        if dirt.hope {
+            self.learned.retry();
+        }
         Ok(())
     }
 }
@@ -181,3 +184,6 @@ impl AsFd for Fib {
         self.events.fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use super::status::{Reach, UNREACHED_TOLD_MAX, Withheld};
 use crate::kernel::links::LinkTable;
 use crate::plan::IfName;
-use crate::plan::routes::{Route, Routes};
+use crate::plan::routes::{NextHop, Route, Routes};
 use crate::plan::underlay::{Reached, Underlay, Unreached};
+
+/// Next hops that are remembered at least before those that no route has are looked for: about 100 bytes each.
+const SPARE: usize = 4096;
 
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
@@ -21,18 +24,25 @@ pub(super) struct Hops {
     /// Addresses that somebody wants to know about.
     tracked: Arc<BTreeSet<IpAddr>>,
     known: BTreeMap<IpAddr, Result<Reached, Unreached>>,
+    /// How many of them were in use when that was last looked at.
+    used: usize,
     told: Arc<BTreeMap<IpAddr, Reach>>,
     told_stale: bool,
 }
 
 impl Hops {
-    /// The routes of others are these now; whether they were different.
+    /// The routes of others are these now; whether a next hop that was looked up is reached another way.
     pub(super) fn set_underlay(&mut self, underlay: Underlay) -> bool {
-        let news = self.underlay != underlay;
         self.told_stale = true;
-        if news {
-            self.underlay = underlay;
-            self.known.clear();
+        if self.underlay == underlay {
+            return false;
+        }
+        self.underlay = underlay;
+        let mut news = false;
+        for (hop, was) in &mut self.known {
+            let is = self.underlay.reach(*hop);
+            news |= *was != is;
+            *was = is;
         }
         news
     }
@@ -56,29 +66,39 @@ impl Hops {
         let mut ready = Routes::new();
         for (dst, route) in learned {
             let Route::Bgp(hops) = route else { continue };
-            let mut resolved = Vec::with_capacity(hops.len());
-            for hop in hops {
-                // A link-local gateway is a neighbour on the link that comes with it, and on no other.
-                if hop.dev.is_some() && is_link_local(hop.via) {
-                    resolved.push(hop.clone());
-                } else if let Ok(reached) = self.reach(hop.via) {
-                    resolved.extend(reached.resolve(hop));
-                }
-            }
-            if let Some(route) = Route::bgp(resolved) {
+            if let Some(route) = self.resolve_one(hops) {
                 ready.insert(*dst, route);
                 continue;
             }
             withheld.routes += 1;
             for hop in hops {
                 if withheld.next_hops.len() < UNREACHED_TOLD_MAX
-                    && let Err(reason) = self.reach(hop.via)
+                    && let Some(reason) = self.unreached(hop.via)
                 {
-                    withheld.next_hops.insert(hop.via, reason.to_string());
+                    withheld.next_hops.insert(hop.via, reason);
                 }
             }
         }
         (ready, withheld)
+    }
+
+    /// One route as the kernel can take it; `None` while none of its next hops is reached.
+    pub(super) fn resolve_one(&mut self, hops: &[NextHop]) -> Option<Route> {
+        let mut resolved = Vec::with_capacity(hops.len());
+        for hop in hops {
+            // A link-local gateway is a neighbour on the link that comes with it, and on no other.
+            if hop.dev.is_some() && is_link_local(hop.via) {
+                resolved.push(hop.clone());
+            } else if let Ok(reached) = self.reach(hop.via) {
+                resolved.extend(reached.resolve(hop));
+            }
+        }
+        Route::bgp(resolved)
+    }
+
+    /// Why a next hop is not reached; `None` if it is.
+    pub(super) fn unreached(&mut self, hop: IpAddr) -> Option<String> {
+        self.reach(hop).as_ref().err().map(Unreached::to_string)
     }
 
     /// How the tracked addresses are reached; the same allocation while nothing changes.
@@ -118,5 +138,11 @@ impl Hops {
         let tracked = Arc::clone(&self.tracked);
         self.known
             .retain(|hop, _| used.contains(hop) || tracked.contains(hop));
+        self.used = self.known.len();
+    }
+
+    /// Whether so many next hops came by since unused ones were forgotten that it is time to do so again.
+    pub(super) fn crowded(&self) -> bool {
+        self.known.len() > 2 * self.used + SPARE
     }
 }

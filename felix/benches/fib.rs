@@ -1,0 +1,81 @@
+//! What one prefix's change costs when the kernel holds many routes of ours: `cargo bench -p twill-felix --bench fib`. Needs
+//! root; everything happens in a network namespace of its own.
+
+use std::error::Error;
+use std::fs;
+use std::net::IpAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ipnet::{IpNet, Ipv4Net};
+use twill_felix::kernel::Fib;
+use twill_felix::kernel::netns::Netns;
+use twill_felix::plan::routes::{NextHop, Route};
+
+/// Routes that the kernel holds, unless the last argument says another number.
+const ROUTES: u32 = 100_000;
+/// Changes that are measured; their median counts.
+const CHANGES: u32 = 51;
+
+type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+fn net(i: u32) -> IpNet {
+    // Every third /24 of 10/8 and above, as a table of many origins.
+    let address = 0x0a00_0000 + i * 0x300;
+    IpNet::V4(Ipv4Net::new_assert(address.into(), 24))
+}
+
+fn via(last: u8) -> Option<Route> {
+    Route::bgp([NextHop::via(IpAddr::from([172, 31, 0, last]))])
+}
+
+/// CPU time of this thread, the kernel's work for it included.
+fn cpu() -> Result<Duration, Box<dyn Error + Send + Sync>> {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanos = stat.split_whitespace().next().ok_or("no figure in schedstat")?;
+    Ok(Duration::from_nanos(nanos.parse()?))
+}
+
+fn measure(routes: u32) -> Outcome {
+    for command in [
+        "link add up0 type veth peer name up1",
+        "address add 172.31.0.9/24 dev up0",
+        "link set up0 up",
+        "link set up1 up",
+    ] {
+        let done = Command::new("ip").args(command.split(' ')).status()?;
+        if !done.success() {
+            return Err(format!("ip {command}: {done}").into());
+        }
+    }
+    let mut fib = Fib::open()?;
+    let (begun, used) = (Instant::now(), cpu()?);
+    for first in (0..routes).step_by(4096) {
+        fib.learn((first..routes.min(first + 4096)).map(|i| (net(i), via(1))));
+        fib.turn(true)?;
+    }
+    println!(
+        "{routes} routes in {:?}, {:?} of CPU",
+        begun.elapsed(),
+        cpu()? - used
+    );
+    // What the notifications of all that leave to be done is no part of a change.
+    fib.turn(true)?;
+    let mut took = Vec::new();
+    for i in 0..CHANGES {
+        let used = cpu()?;
+        fib.learn([(net(i * (routes / CHANGES)), via(2))]);
+        let turn = fib.turn(true)?;
+        took.push(cpu()? - used);
+        assert_eq!(turn.applied.written, 1, "one change, one write");
+    }
+    took.sort_unstable();
+    let at = |part: usize| took.get(took.len() * part / 100).copied().unwrap_or_default();
+    println!("one change: CPU p50 {:?}, p95 {:?}", at(50), at(95));
+    Ok(())
+}
+
+fn main() -> Outcome {
+    let routes = std::env::args().next_back().and_then(|n| n.parse().ok());
+    Netns::new()?.run(|| measure(routes.unwrap_or(ROUTES)))
+}
