@@ -36,6 +36,8 @@ use crate::world::{self, PoolSpec, Stack};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The grace period of the collector that runs beside the load: short, so that it is tempted.
 const GRACE: Duration = Duration::from_secs(3);
+/// How often a run says how far it is.
+const REPORTS: Duration = Duration::from_secs(5);
 
 /// How big a run is.
 #[derive(Args, Clone, Debug)]
@@ -298,12 +300,22 @@ impl Rig {
     /// Watches the journals grow, and strikes.
     async fn load(&mut self, pods: usize) -> Result<()> {
         let (mut struck, mut best, mut moved) = (0, 0, Instant::now());
+        let (began, mut reported) = (moved, moved);
         loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
             self.wake()?;
             let done = self.progress()?;
             if done > best {
                 (best, moved) = (done, Instant::now());
+            }
+            if reported.elapsed() >= REPORTS {
+                reported = Instant::now();
+                eprintln!(
+                    "soak: about {done} of {} assignments, {struck} of {} faults, {} s",
+                    self.args.assignments,
+                    self.args.faults,
+                    began.elapsed().as_secs()
+                );
             }
             ensure!(
                 moved.elapsed() < PATIENCE,
@@ -312,8 +324,7 @@ impl Rig {
                 self.faults
             );
             let due = done * self.args.faults / self.args.assignments.max(1);
-            if struck < due.min(self.args.faults) {
-                self.strike(pods).await?;
+            if struck < due.min(self.args.faults) && self.strike(pods).await? {
                 struck += 1;
             }
             let mut running = 0;
@@ -353,9 +364,12 @@ impl Rig {
         Ok(())
     }
 
-    /// One fault, of a kind and on a node that chance picks: three in ten lose a reply.
-    async fn strike(&mut self, pods: usize) -> Result<()> {
-        let at = self.rng.random_range(0..self.nodes.len());
+    /// One fault, of a kind and on a running node that chance picks: three in ten lose a reply.
+    /// Says whether it came to pass: a stopped process cannot be stopped again.
+    async fn strike(&mut self, pods: usize) -> Result<bool> {
+        let Some(at) = self.victim() else {
+            return Ok(false);
+        };
         let kind = match self.rng.random_range(0..100) {
             0..30 => "reply lost",
             30..40 => "SIGKILL",
@@ -367,57 +381,71 @@ impl Rig {
             _ => "slowness",
         };
         let time = Duration::from_millis(self.rng.random_range(100..3000));
-        let name = self
-            .nodes
-            .get(at)
-            .map(|n| (n.name.clone(), n.proxy.port, n.journal.clone()));
-        let Some((name, port, journal)) = name else {
-            return Ok(());
-        };
-        match kind {
-            "SIGKILL" => {
-                let Some(node) = self.nodes.get_mut(at) else {
-                    return Ok(());
-                };
-                if !matches!(node.child.try_wait(), Ok(None)) {
-                    return Ok(());
-                }
-                // The old one is gone before the new one reads its journal.
-                node.child.kill()?;
-                node.child.wait()?;
-                node.stopped_until = None;
-                let child = self.spawn(&name, port, &journal, pods)?;
-                if let Some(node) = self.nodes.get_mut(at) {
-                    node.child = child;
-                }
-            }
-            "leader moved" => self.etcd.move_leader().await.unwrap_or(()),
+        let happened = match kind {
+            "SIGKILL" => self.kill(at, pods)?,
+            "SIGSTOP" => self.freeze(at, time)?,
+            "leader moved" => self.etcd.move_leader().await.is_ok(),
+            // Behind the recorder, who needs it all; refused when somebody compacted so far already.
             "compaction" => {
-                // Behind the recorder, who needs it all.
                 let upto = self.recorded.load(Ordering::Relaxed);
-                // Somebody may have done it already.
-                let _ = self.store.compact(upto).await;
+                self.store.compact(upto).await.is_ok()
             }
-            _ => {
-                let Some(node) = self.nodes.get_mut(at) else {
-                    return Ok(());
-                };
-                match kind {
-                    "reply lost" => node.proxy.fate.lose_reply(),
-                    "SIGSTOP" => {
-                        if node.stopped_until.is_none() && matches!(node.child.try_wait(), Ok(None)) {
-                            signal(&node.child, rustix::process::Signal::STOP)?;
-                            node.stopped_until = Some(Instant::now() + time);
-                        }
-                    }
-                    "connections cut" => node.proxy.fate.cut(),
-                    "silence" => node.proxy.hold(time),
-                    _ => node.proxy.fate.delay(u64::from(time.subsec_millis() % 50)),
-                }
+            _ => self.disturb(at, kind, time),
+        };
+        if happened {
+            *self.faults.entry(kind).or_default() += 1;
+        }
+        Ok(happened)
+    }
+
+    /// The place of a node whose process still runs.
+    fn victim(&mut self) -> Option<usize> {
+        let mut running = Vec::new();
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            if matches!(node.child.try_wait(), Ok(None)) {
+                running.push(at);
             }
         }
-        *self.faults.entry(kind).or_default() += 1;
-        Ok(())
+        (!running.is_empty()).then(|| running.swap_remove(self.rng.random_range(0..running.len())))
+    }
+
+    fn kill(&mut self, at: usize, pods: usize) -> Result<bool> {
+        let Some(node) = self.nodes.get_mut(at) else {
+            return Ok(false);
+        };
+        // The old one is gone before the new one reads its journal.
+        node.child.kill()?;
+        node.child.wait()?;
+        node.stopped_until = None;
+        let (name, port, journal) = (node.name.clone(), node.proxy.port, node.journal.clone());
+        let child = self.spawn(&name, port, &journal, pods)?;
+        if let Some(node) = self.nodes.get_mut(at) {
+            node.child = child;
+        }
+        Ok(true)
+    }
+
+    fn freeze(&mut self, at: usize, time: Duration) -> Result<bool> {
+        let Some(node) = self.nodes.get_mut(at).filter(|n| n.stopped_until.is_none()) else {
+            return Ok(false);
+        };
+        signal(&node.child, rustix::process::Signal::STOP)?;
+        node.stopped_until = Some(Instant::now() + time);
+        Ok(true)
+    }
+
+    /// What the proxy between a node and etcd can do.
+    fn disturb(&self, at: usize, kind: &str, time: Duration) -> bool {
+        let Some(node) = self.nodes.get(at) else {
+            return false;
+        };
+        match kind {
+            "reply lost" => node.proxy.fate.lose_reply(),
+            "connections cut" => node.proxy.fate.cut(),
+            "silence" => node.proxy.hold(time),
+            _ => node.proxy.fate.delay(u64::from(time.subsec_millis() % 50)),
+        }
+        true
     }
 }
 
