@@ -13,6 +13,7 @@ help:
 	@echo 'make lab        the same fabric, left running; make lab-down ends it'
 	@echo 'make test       format, lints, every test, the demo and its negative twins'
 	@echo 'make test-calico CALICOCTL=PATH   an unmodified calicoctl v3.32.1 beside Twill, every verb both ways'
+	@echo '                 [BIRD=PATH RENDERED=DIR]   and a node that goes to the BIRD of Calico and comes back'
 	@echo 'make build      release binaries into bin/'
 	@echo 'make bench      the numbers of docs/numbers.md; make bench-ipam: those of addresses'
 	@echo 'make bench-bgp  the BGP speaker against BIRD, FRR, GoBGP and OpenBGPD (DUT=.. SCENARIO=.. RUNS=3)'
@@ -56,7 +57,8 @@ endif
 test-calico: setup
 	@test -n '$(CALICOCTL)' || { echo 'make test-calico CALICOCTL=PATH: the path of a calicoctl v3.32.1 is needed' >&2; exit 1; }
 	cargo build --locked --workspace
-	@"$${CARGO_TARGET_DIR:-target}/debug/twill-lab" --name calico test-calico --calicoctl '$(CALICOCTL)'
+	@"$${CARGO_TARGET_DIR:-target}/debug/twill-lab" --name calico test-calico --calicoctl '$(CALICOCTL)' \
+	    $(if $(BIRD),--bird '$(BIRD)' --rendered '$(RENDERED)')
 
 deny: $(DENY)
 	PATH="$(dir $(DENY)):$$PATH" cargo deny --locked check bans licenses sources

@@ -6,6 +6,7 @@ pub mod conntrack;
 mod corpus;
 pub mod dataplane;
 mod foreign;
+pub mod handover;
 pub mod links;
 pub mod netlink;
 pub mod netns;

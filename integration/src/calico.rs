@@ -1,6 +1,7 @@
 //! An unmodified calicoctl beside Twill on one etcd: what each writes the other must read, and both must say the same.
 
 mod kubernetes;
+pub mod node;
 
 use std::path::{Path, PathBuf};
 

@@ -248,6 +248,14 @@ impl Lab {
     /// # Errors
     /// When it cannot be started.
     pub fn start_node(&mut self, node: &Node) -> Result<()> {
+        self.start_node_with(node, &[])
+    }
+
+    /// Starts one node's daemon with more flags, without waiting for it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_node_with(&mut self, node: &Node, flags: &[&str]) -> Result<()> {
         let dir = self.run_dir(&node.name);
         std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         let length = self.state.topology.subnet(&node.segment)?.prefix_len();
@@ -261,18 +269,19 @@ impl Lab {
             &dir.to_string_lossy(),
             "--node-ip",
             &format!("{}/{length}", node.address),
-        ]
-        .map(str::to_owned);
-        let log = self.state.member_dir(&node.name).join("twilld.log");
-        let role = format!("twilld {}", node.name);
-        let child = Child::start(
-            &role,
-            &self.ns(&node.name),
-            &self.bin("twilld")?,
-            &args,
-            &log,
-            self.life,
-        )?;
+        ];
+        let args: Vec<_> = args.iter().chain(flags).map(|&a| a.to_owned()).collect();
+        self.start_in(&node.name, "twilld", &self.bin("twilld")?, &args)
+    }
+
+    /// Starts a program in a member's namespace; its role is `<what> <member>`, its log `<what>.log`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_in(&mut self, member: &str, what: &str, program: &Path, args: &[String]) -> Result<()> {
+        let log = self.state.member_dir(member).join(format!("{what}.log"));
+        let role = format!("{what} {member}");
+        let child = Child::start(&role, &self.ns(member), program, args, &log, self.life)?;
         self.remember(child)
     }
 

@@ -86,6 +86,12 @@ enum What {
         /// The tool, v3.32.1
         #[arg(long, value_name = "PATH")]
         calicoctl: PathBuf,
+        /// Calico's fork of BIRD: a node goes to it and comes back
+        #[arg(long, value_name = "PATH", requires = "rendered")]
+        bird: Option<PathBuf>,
+        /// The directory of a mesh that confd has rendered: confd/tests/compiled_templates/mesh/ipip-off in Calico's sources
+        #[arg(long, value_name = "DIR", requires = "bird")]
+        rendered: Option<PathBuf>,
     },
     /// Take numbers in a lab of its own
     #[command(subcommand)]
@@ -190,10 +196,17 @@ fn act(cli: Cli) -> Result<ExitCode> {
             return Err(command.env("TWILL_SOCKET", socket).args(words).exec()).context("running twillctl");
         }
         What::Pod(pod) => return act_on_pod(name, pod),
-        What::TestCalico { calicoctl } => {
+        What::TestCalico {
+            calicoctl,
+            bird,
+            rendered,
+        } => {
             lab::check_tools()?;
             run::catch_signals()?;
             twill_lab::calico::run(name, &bin, &calicoctl)?;
+            if let Some((program, rendered)) = bird.zip(rendered) {
+                twill_lab::calico::node::run(name, &bin, program, rendered)?;
+            }
         }
         What::Bench(bench) => bench::run(name, &bin, &bench)?,
     }

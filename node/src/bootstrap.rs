@@ -21,7 +21,7 @@ use etcd::{EtcdFlags, Variables};
 const NODE_NAME_MAX: usize = 253;
 /// Largest bootstrap file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
-const KEYS: [&str; 4] = ["node-name", "node-ip", "run-dir", "bgp-secrets-dir"];
+const KEYS: [&str; 5] = ["node-name", "node-ip", "run-dir", "bgp-secrets-dir", "take-over"];
 
 /// Flags of `twilld run`; each is also a variable and a key of the file.
 #[derive(Clone, Debug, Default, Args)]
@@ -44,6 +44,9 @@ pub(crate) struct Flags {
     /// [default: /etc/twill/secrets].
     #[arg(long, env = "TWILL_BGP_SECRETS_DIR", value_name = "DIR")]
     bgp_secrets_dir: Option<String>,
+    /// This node was calico-node's: adopt the routes that it left, and remove its rules once Twill's enforce.
+    #[arg(long, env = "TWILL_TAKE_OVER", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    take_over: Option<String>,
     /// File of `key: value` lines, keys as the flags without dashes in front.
     #[arg(long, env = "TWILL_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -63,6 +66,8 @@ pub(crate) struct Bootstrap {
     pub(crate) run_dir: PathBuf,
     /// Where the keys of BGP sessions are.
     pub(crate) bgp_secrets_dir: PathBuf,
+    /// Whether what calico-node left becomes ours.
+    pub(crate) take_over: bool,
 }
 
 impl Bootstrap {
@@ -105,6 +110,11 @@ impl Bootstrap {
             .unwrap_or_else(|| PathBuf::from("/etc/twill/secrets"));
         let (etcd, etcd_compare_every) = etcd::parse(flags.etcd, variables, given)?;
         let tcp_api = api::parse(flags.api, given)?;
+        let take_over = match given(flags.take_over, "take-over").as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => bail!("--take-over {other:?}: neither true nor false"),
+        };
         Ok(Self {
             node_name,
             bgp_secrets_dir,
@@ -113,6 +123,7 @@ impl Bootstrap {
             etcd_compare_every,
             tcp_api,
             run_dir,
+            take_over,
         })
     }
 

@@ -35,6 +35,7 @@ use crate::bootstrap::Bootstrap;
 use crate::cni::{self, Memory, Pods};
 use crate::dataplane::Dataplane;
 use crate::fabric::SharedFabric;
+use crate::handover;
 use crate::health::{Component, Health};
 use crate::http::{self, Endpoints};
 use crate::hub::{self, Fallback, Hub};
@@ -57,9 +58,13 @@ const REGISTER_RETRY: Duration = Duration::from_secs(1);
 )]
 pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<()> {
     let (health, metrics) = (Health::default(), Metrics::default());
-    let left = crate::host::left_in_kernel().context("reading this node's routes")?;
-    let (owner, kernel) = kernel::Dataplane::start(&base::table(&base::BaseConfig::default()))?;
     let store = EtcdStore::connect(bootstrap.etcd.clone()).await.context("etcd")?;
+    if bootstrap.take_over {
+        handover::adopt(&store).await?;
+    }
+    let left = crate::host::left_in_kernel().context("reading this node's routes")?;
+    let base = base::table(&base::BaseConfig::default());
+    let (owner, kernel) = kernel::Dataplane::start((!bootstrap.take_over).then_some(&base))?;
     let fabric = SharedFabric::default();
     let (intent_tx, intent) = watch::channel(Intent::default());
     let (places_tx, places) = watch::channel(Endpoints::default());
@@ -123,6 +128,10 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
     };
 
     let mut supervisor = Supervisor::default();
+    if bootstrap.take_over {
+        let kernel = kernel.clone();
+        supervisor.start("take-over", |stop| handover::replace_rules(kernel, stop));
+    }
     supervisor.start("dataplane", |stop| watch_kernel(kernel, health.clone(), stop));
     supervisor.start("syncer", |stop| until_stopped(syncer.run(), stop));
     supervisor.start("ipam", |stop| async move {

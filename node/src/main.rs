@@ -8,6 +8,7 @@ mod daemon;
 mod dataplane;
 mod fabric;
 mod guard;
+mod handover;
 mod health;
 mod host;
 mod http;
@@ -45,6 +46,8 @@ enum Command {
     Run(Box<Flags>),
     /// Run the BGP speaker alone, as an ordinary BGP daemon.
     Bgp(SpeakerFlags),
+    /// Remove Twill's routes and rules from this host, for calico-node to take it over; the daemon must not run.
+    HandBack(handover::Flags),
     /// Install the CNI plugin and its network configuration on this host, or remove them.
     InstallCni(Box<install::Flags>),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(flags) => run(*flags),
         Command::Bgp(flags) => on_runtime(speaker::run(flags)),
+        Command::HandBack(flags) => handover::hand_back(&flags),
         Command::InstallCni(flags) => install::run(*flags),
     };
     match outcome {

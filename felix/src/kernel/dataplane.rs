@@ -25,10 +25,9 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::netlink::NetlinkError;
-use super::nft::{ApplyError, Writer};
-use super::routes::{RouteWriter, Sweep};
+use super::nft::ApplyError;
 use crate::plan::nft::Table;
-use crate::plan::routes::{Route, Routes};
+use crate::plan::routes::Route;
 use crate::plan::{Desired, IfName};
 
 mod events;
@@ -223,16 +222,19 @@ pub struct Dataplane {
 impl Dataplane {
     /// Makes sure that the base table exists (closed at birth, before anything else), then starts the owner, in the network
     /// namespace of the calling thread. A table of a former life is kept with all its policy until the first desired state
-    /// that is in sync.
+    /// that is in sync. Without a base table nothing is closed: on a node that is taken over, the rules of whoever had it enforce
+    /// until ours are whole.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start(base: &Table) -> Result<(Self, Handle), StartError> {
+    pub fn start(base: Option<&Table>) -> Result<(Self, Handle), StartError> {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         let mut owner = owner::Owner::open(woken)?;
-        owner.close_at_birth(base)?;
+        if let Some(base) = base {
+            owner.close_at_birth(base)?;
+        }
         let (publish, status) = watch::channel(Arc::new(Status::default()));
         let shared = Arc::new(Shared {
             inbox: Mutex::default(),
@@ -276,19 +278,6 @@ impl Drop for Dataplane {
             self.end();
         }
     }
-}
-
-/// Removes the table and every route of ours, for handing the node back: the daemon must not run.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn hand_back(table: &Table) -> Result<(), StartError> {
-    let mut links = super::links::LinkWriter::open()?;
-    let links = links.table()?;
-    RouteWriter::open()?.apply(&Routes::new(), &links, Sweep { own: true, bgp: true })?;
-    let mut writer = Writer::open()?;
-    writer.remove(table)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ use crate::plan::name::IfName;
 use crate::plan::routes::{METRIC, NextHop, PROTOCOL_BGP, PROTOCOL_LOCAL, Route, Routes, Weight};
 use crate::plan::underlay::Underlay;
 
+/// The protocols of our routes.
+const OURS: [u8; 2] = [PROTOCOL_LOCAL, PROTOCOL_BGP];
+
 /// Routes of ours as held by the kernel; normally one for each destination.
 pub type Held = BTreeMap<IpNet, Vec<HeldRoute>>;
 
@@ -191,7 +194,7 @@ impl RouteWriter {
     /// # Errors
     /// When the kernel does not let them be read.
     pub fn resync(&mut self, links: &LinkTable) -> Result<bool, NetlinkError> {
-        let now = dump(&mut self.socket, links)?;
+        let now = dump(&mut self.socket, links, &OURS)?;
         let drifted = self.held.as_ref().is_some_and(|held| !same(held, &now));
         self.held = Some(now);
         Ok(drifted)
@@ -230,7 +233,7 @@ impl RouteWriter {
     pub(super) fn held_or_read(&mut self, links: &LinkTable) -> Result<&Held, NetlinkError> {
         let held = match self.held.take() {
             Some(held) => held,
-            None => dump(&mut self.socket, links)?,
+            None => dump(&mut self.socket, links, &OURS)?,
         };
         Ok(self.held.insert(held))
     }
@@ -309,6 +312,30 @@ pub(super) fn note(
         }
         (Change::Delete(..), Ok(())) => {}
     }
+}
+
+/// Carries changes out that no writer remembers. Returns what failed, with the reason.
+pub(super) fn write(
+    socket: &mut Socket,
+    links: &LinkTable,
+    changes: Vec<Change>,
+) -> Result<Vec<(IpNet, String)>, NetlinkError> {
+    let (mut failed, mut sent, mut build) = (Vec::new(), Vec::new(), Vec::new());
+    for change in changes {
+        match message(&change, links) {
+            Ok(fill) => {
+                sent.push(change.dst());
+                build.push(fill);
+            }
+            Err(reason) => failed.push((change.dst(), reason)),
+        }
+    }
+    for (dst, answer) in sent.into_iter().zip(socket.pipeline(build)?) {
+        if let Err(e) = answer.result {
+            failed.push((dst, e.to_string()));
+        }
+    }
+    Ok(failed)
 }
 
 /// The message of a change, or why there is none yet (a link that is not there).
@@ -438,11 +465,11 @@ fn next_hops(
     Ok(())
 }
 
-/// Our routes of both families.
-fn dump(socket: &mut Socket, links: &LinkTable) -> Result<Held, NetlinkError> {
+/// Routes of these protocols in the main table, of both families.
+pub(super) fn dump(socket: &mut Socket, links: &LinkTable, protocols: &[u8]) -> Result<Held, NetlinkError> {
     let mut all = Held::new();
     for family in [r::AF_INET, r::AF_INET6] {
-        for protocol in [PROTOCOL_LOCAL, PROTOCOL_BGP] {
+        for &protocol in protocols {
             let body = [family, 0, 0, 0, r::RT_TABLE_MAIN, protocol, 0, 0, 0, 0, 0, 0];
             let found = socket.dump(
                 r::RTM_GETROUTE,

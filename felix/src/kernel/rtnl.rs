@@ -82,6 +82,10 @@ pub(super) const RTN_UNICAST: u8 = 1;
 pub(super) const RTN_LOCAL: u8 = 2;
 pub(super) const RTN_BLACKHOLE: u8 = 6;
 pub(super) const RTNH_F_ONLINK: u8 = 4;
+/// RTPROT_BOOT: of Felix's routes to pods.
+pub(super) const RTPROT_BOOT: u8 = 3;
+/// RTPROT_BIRD: of BIRD's routes.
+pub(super) const RTPROT_BIRD: u8 = 12;
 /// RTPROT_STATIC: of the routes inside a pod.
 pub(super) const RTPROT_STATIC: u8 = 4;
 

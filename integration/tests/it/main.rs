@@ -12,6 +12,7 @@ mod demo;
 mod doors;
 mod faults;
 mod guards;
+mod handover;
 mod ipam;
 mod network;
 mod plugin;

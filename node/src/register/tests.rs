@@ -10,6 +10,7 @@ fn bootstrap(name: &str, ips: &[&str]) -> Bootstrap {
         tcp_api: None,
         bgp_secrets_dir: "/nonexistent".into(),
         run_dir: "/run/twill".into(),
+        take_over: false,
     }
 }
 

@@ -24,7 +24,7 @@ fn node(test: impl FnOnce(&Handle) + Send) {
         }
         run("ip link set up0 up");
         run("ip link set up1 up");
-        let (dataplane, handle) = Dataplane::start(&base::table(&BaseConfig::default())).unwrap();
+        let (dataplane, handle) = Dataplane::start(Some(&base::table(&BaseConfig::default()))).unwrap();
         test(&handle);
         dataplane.stop();
     });
@@ -172,7 +172,7 @@ fn a_life_after_another_keeps_everything_until_it_is_in_sync() {
         let a = Pod::attach(1, &["10.65.0.1"]);
         let picture = || run("nft list ruleset") + &run("ip route");
 
-        let (first, handle) = Dataplane::start(&base).unwrap();
+        let (first, handle) = Dataplane::start(Some(&base)).unwrap();
         handle.set(desired(5, &[&a.link]));
         handle.bgp_routes([
             (net("10.66.0.0/26"), bgp("172.31.0.2")),
@@ -188,7 +188,7 @@ fn a_life_after_another_keeps_everything_until_it_is_in_sync() {
             try_run("ping -n -c 1 -W 1 10.65.0.1").0
         });
 
-        let (second, handle) = Dataplane::start(&base).unwrap();
+        let (second, handle) = Dataplane::start(Some(&base)).unwrap();
         handle.set(Desired {
             in_sync: false,
             table: Arc::new(base.clone()),
@@ -210,7 +210,7 @@ fn a_life_after_another_keeps_everything_until_it_is_in_sync() {
         assert!(run("ip route").contains("10.66.0.0/26"));
         second.stop();
 
-        hand_back(&base).unwrap();
+        crate::kernel::handover::hand_back(&base).unwrap();
         assert_eq!(run("nft list ruleset"), "");
         assert_eq!(
             run("ip route").trim(),
@@ -352,7 +352,7 @@ fn how_addresses_are_reached_is_told_and_told_again() {
 fn a_hand_made_link_passes_nothing_when_the_daemon_is_gone() {
     Netns::new().unwrap().run(|| {
         run("ip link set lo up");
-        let (dataplane, _) = Dataplane::start(&base::table(&BaseConfig::default())).unwrap();
+        let (dataplane, _) = Dataplane::start(Some(&base::table(&BaseConfig::default()))).unwrap();
         dataplane.stop();
         let a = Pod::attach(1, &["10.65.0.1"]);
         run("ip link set calipod1 up");
