@@ -95,6 +95,21 @@ impl KeyRange {
         Self { start, end }
     }
 
+    /// The same keys in ranges that do not overlap, in order, none empty.
+    #[must_use]
+    pub fn disjoint(mut ranges: Vec<Self>) -> Vec<Self> {
+        ranges.retain(|range| !range.is_empty());
+        ranges.sort();
+        let mut merged: Vec<Self> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            match merged.last_mut().filter(|last| last.overlaps(&range)) {
+                Some(last) => *last = last.cover(&range),
+                None => merged.push(range),
+            }
+        }
+        merged
+    }
+
     /// True if no key can lie in the range.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -15,18 +15,19 @@
 //! listing is compared with the copy all the same: a difference that the watch should have told is counted, logged and repaired. A
 //! store whose revision went back was restored from a backup: everything in it is told anew.
 
+mod changes;
 mod handover;
 mod machine;
+mod state;
 #[cfg(test)]
 mod tests;
 
 use std::time::Instant;
 
+pub use changes::{Change, Changes};
 pub use handover::{Receiver, SyncBatch};
-pub use machine::{
-    BACKOFF_MAX, BACKOFF_MIN, COMPARE_EVERY, Change, Changes, Counts, Health, Machine, Output,
-    PROGRESS_AFTER, SILENCE_MAX, State,
-};
+pub use machine::{BACKOFF_MAX, BACKOFF_MIN, COMPARE_EVERY, Machine, Output, PROGRESS_AFTER, SILENCE_MAX};
+pub use state::{Counts, Health, State};
 
 use crate::{KeyRange, RangeRequest, Store, Watch, WatchItem, WatchRequest};
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
-use super::machine::{Change, Changes, State};
+use super::changes::{Change, Changes};
+use super::state::State;
 use crate::{Bytes, Revision};
 
 /// What has changed since the consumer last looked.

@@ -12,14 +12,15 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+use super::changes::{self, Change, Changes, Known, Page};
+use super::state::{Counts, Health, State};
 use crate::{
-    Bytes, Commit, Consistency, KeyRange, KeyValue, Pager, RangeReply, RangeRequest, Revision, StoreError,
-    WatchEvent, WatchItem, WatchRequest,
+    Bytes, Commit, Consistency, KeyRange, Pager, RangeReply, RangeRequest, Revision, StoreError, WatchItem,
+    WatchRequest,
 };
 
 /// A watch that has been silent for so long is asked for a sign of life.
@@ -35,84 +36,6 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// How often everything is compared, unless said otherwise; each time is up to a fifth shorter, so that a fleet does not list in step.
 pub const COMPARE_EVERY: Duration = Duration::from_secs(300);
-
-/// What became of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The key.
-    pub key: Bytes,
-    /// The revision that changed it. Of a deletion that was missed: the revision at which the key was found gone.
-    pub revision: Revision,
-    /// Its value; `None` once it is gone.
-    pub value: Option<KeyValue>,
-    /// The key was not known before.
-    pub fresh: bool,
-}
-
-impl From<Change> for WatchEvent {
-    /// The change as an event; of a deletion that was missed with the revision at which it was found.
-    fn from(change: Change) -> Self {
-        let Change {
-            key,
-            revision: mod_revision,
-            value,
-            ..
-        } = change;
-        value.map_or(Self::Delete { key, mod_revision }, Self::Put)
-    }
-}
-
-/// Changes that belong together: of one revision, or of one listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changes {
-    /// The revision up to which the copy is now complete.
-    pub revision: Revision,
-    /// The changes.
-    pub changes: Vec<Change>,
-    /// A full pass has ended.
-    pub in_sync: bool,
-    /// The store was put back to an older state, and these are all its keys.
-    pub restored: bool,
-}
-
-/// What has happened so far, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Watches that broke and were opened again.
-    pub reconnects: u64,
-    /// Full listings, the first included.
-    pub listings: u64,
-    /// Of these, comparisons that nothing but time asked for.
-    pub comparisons: u64,
-    /// Keys that a comparison found other than the watch had told.
-    pub mismatches: u64,
-    /// Times that the store was found put back to an older state.
-    pub restores: u64,
-}
-
-/// How well the copy follows the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// A watch is open.
-    Connected,
-    /// No contact since then: the copy is as it was, and may be old.
-    StaleSince(Instant),
-    /// Everything is being listed: at the start, or because history was compacted away.
-    Resyncing,
-}
-
-/// How the copy stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
-    /// The newest revision that the copy has heard of.
-    pub revision: Revision,
-    /// A full pass has ended at some time.
-    pub in_sync: bool,
-    /// How well it follows.
-    pub health: Health,
-    /// What has happened so far.
-    pub counts: Counts,
-}
 
 /// What the machine wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -200,7 +123,7 @@ impl Machine {
     /// Begins to list. Ranges that overlap become one.
     #[must_use]
     pub fn new(now: Instant, ranges: Vec<KeyRange>, seed: u64) -> Self {
-        let ranges = disjoint(ranges);
+        let ranges = KeyRange::disjoint(ranges);
         let state = State {
             revision: 0,
             in_sync: false,
@@ -371,18 +294,17 @@ impl Machine {
                     "the watch of the datastore had not told a change; repairing");
             }
         }
-        diff(
-            Known {
-                keys: &self.known,
-                all_is_news: matches!(listing.why, Why::Restored { .. }),
-            },
+        let known = Known {
+            keys: &self.known,
+            all_is_news: matches!(listing.why, Why::Restored { .. }),
+        };
+        let page = Page {
             range,
-            listing.cursor.as_ref(),
-            reached.as_ref(),
-            kvs,
-            listing.pager.revision(),
-            &mut listing.staged,
-        );
+            from: listing.cursor.as_ref(),
+            to: reached.as_ref(),
+            revision: listing.pager.revision(),
+        };
+        known.diff(&page, kvs, &mut listing.staged);
         listing.cursor = reached;
         self.after_page(now, more);
     }
@@ -496,7 +418,7 @@ impl Machine {
                 let changes = batch
                     .events
                     .into_iter()
-                    .filter_map(|event| change(&self.known, event))
+                    .filter_map(|event| changes::news_of(&self.known, event))
                     .collect();
                 self.deliver(batch.revision, changes, false, false);
             }
@@ -584,98 +506,4 @@ impl Machine {
         self.state.health = health;
         self.out.push_back(Output::State(self.state.clone()));
     }
-}
-
-/// The same keys in ranges that do not overlap, in order, none empty.
-fn disjoint(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
-    ranges.retain(|range| !range.is_empty());
-    ranges.sort();
-    let mut merged: Vec<KeyRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match merged.last_mut().filter(|last| last.overlaps(&range)) {
-            Some(last) => *last = last.cover(&range),
-            None => merged.push(range),
-        }
-    }
-    merged
-}
-
-/// What an event changes, if it is news.
-fn change(known: &BTreeMap<Bytes, Revision>, event: WatchEvent) -> Option<Change> {
-    match event {
-        WatchEvent::Put(kv) => put(known, kv),
-        WatchEvent::Delete { key, mod_revision } => {
-            let old = *known.get(&key)?;
-            (old < mod_revision).then_some(Change {
-                key,
-                revision: mod_revision,
-                value: None,
-                fresh: false,
-            })
-        }
-    }
-}
-
-fn put(known: &BTreeMap<Bytes, Revision>, kv: KeyValue) -> Option<Change> {
-    let old = known.get(&kv.key);
-    let is_news = old.is_none_or(|old| *old < kv.mod_revision);
-    is_news.then(|| news(kv, old.is_none()))
-}
-
-fn news(kv: KeyValue, fresh: bool) -> Change {
-    Change {
-        key: kv.key.clone(),
-        revision: kv.mod_revision,
-        fresh,
-        value: Some(kv),
-    }
-}
-
-/// Compares one page with what is known from where the page before ended (`from`; `None`: the range's start) to before where this
-/// one did (`to`; `None`: the range's end).
-fn diff(
-    known: Known<'_>,
-    range: &KeyRange,
-    from: Option<&Bytes>,
-    to: Option<&Bytes>,
-    kvs: Vec<KeyValue>,
-    revision: Revision,
-    staged: &mut Vec<Change>,
-) {
-    let start = from.unwrap_or(range.start());
-    let end = to.or(range.end());
-    if end.is_some_and(|end| end <= start) {
-        return;
-    }
-    let (start, end) = (
-        Bound::Included(start),
-        end.map_or(Bound::Unbounded, Bound::Excluded),
-    );
-    let mut listed = kvs.iter().map(|kv| &kv.key).peekable();
-    for (key, _) in known.keys.range::<Bytes, _>((start, end)) {
-        while listed.next_if(|at| *at < key).is_some() {}
-        if listed.next_if(|at| *at == key).is_none() {
-            staged.push(Change {
-                key: key.clone(),
-                revision,
-                value: None,
-                fresh: false,
-            });
-        }
-    }
-    staged.extend(kvs.into_iter().filter_map(|kv| {
-        let fresh = !known.keys.contains_key(&kv.key);
-        if known.all_is_news {
-            return Some(news(kv, fresh));
-        }
-        // Another revision, also an older one: what was listed is what holds.
-        (known.keys.get(&kv.key) != Some(&kv.mod_revision)).then(|| news(kv, fresh))
-    }));
-}
-
-/// What a listing is compared with.
-#[derive(Clone, Copy)]
-struct Known<'a> {
-    keys: &'a BTreeMap<Bytes, Revision>,
-    all_is_news: bool,
 }
