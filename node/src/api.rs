@@ -29,6 +29,7 @@ use twill_proto::api::ipam_server::IpamServer;
 use twill_proto::api::node_server::NodeServer;
 use twill_proto::api::resources_server::ResourcesServer;
 
+pub(crate) use role::Role;
 pub(crate) use tcp::serve as serve_tcp;
 
 use crate::bgp::Speaker;

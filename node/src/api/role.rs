@@ -1,9 +1,10 @@
-//! What whoever comes over TCP may do: his certificate says it, by a URI among its alternative names.
+//! What whoever comes over TCP may do: his certificate says it, by a URI among its alternative names; of one that says nothing
+//! the daemon's settings do (`--api-default-role`), and unless they say more it may look.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use tonic::Status;
@@ -15,7 +16,7 @@ const PREFIX: &str = "twill://role/";
 
 /// What somebody may do; the greater may do what the smaller may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// Look.
     Read,
     /// Write resources.
@@ -25,8 +26,8 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// The word in certificates and in messages.
-    fn as_str(self) -> &'static str {
+    /// The word in certificates, settings and messages.
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Write => "write",
@@ -45,9 +46,9 @@ impl Role {
         }
     }
 
-    /// The greatest role that a certificate names. One that names none is of an authority that knows of no roles: it may do
-    /// everything. One that names an unknown role, or that cannot be read, may do nothing.
-    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+    /// The greatest role that a certificate names, or `default` if it names none. One that names an unknown role, or that cannot
+    /// be read, may do nothing.
+    fn of(certificate: &CertificateDer<'_>, default: Option<Self>) -> Option<Self> {
         let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
         let names = certificate.valid_uri_names();
         let named: Vec<Option<Self>> = names
@@ -55,7 +56,7 @@ impl Role {
             .map(|word| word.parse().ok())
             .collect();
         match named.as_slice() {
-            [] => Some(Self::Admin),
+            [] => default,
             named => named.iter().copied().flatten().max(),
         }
     }
@@ -70,13 +71,14 @@ impl FromStr for Role {
     }
 }
 
-/// Lets a call pass if the certificate of the connection's other end allows it; what changes something is logged.
-pub(super) async fn guard(request: Request, next: Next) -> Response {
+/// Lets a call pass if the certificate of the connection's other end allows it; what changes something is logged. `default` is
+/// what a certificate without a role may do.
+pub(super) async fn guard(State(default): State<Option<Role>>, request: Request, next: Next) -> Response {
     let needed = Role::needed(request.uri().path());
     let info = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
     let client: Option<SocketAddr> = info.and_then(|info| info.get_ref().remote_addr());
     let certificates = info.and_then(TlsConnectInfo::peer_certs);
-    let role = certificates.and_then(|certificates| Role::of(certificates.first()?));
+    let role = certificates.and_then(|certificates| Role::of(certificates.first()?, default));
     let client = client.map(tracing::field::display);
     let path = request.uri().path();
     match role {
@@ -89,9 +91,10 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
         _ => {
             let has = role.map_or("none", Role::as_str);
             tracing::warn!(client, path, role = has, "call over TCP refused");
+            let needed = needed.as_str();
             Status::permission_denied(format!(
-                "this needs the role {}, and the client's certificate has {has} (a URI {PREFIX}... among its alternative names)",
-                needed.as_str()
+                "this needs the role {needed}, and the client's certificate has {has}: it needs the URI {PREFIX}{needed} among its \
+                 alternative names (or, for certificates without any role, the daemon --api-default-role {needed})"
             ))
             .into_http()
         }
@@ -103,28 +106,38 @@ mod tests {
     use super::*;
     use rcgen::{CertificateParams, KeyPair, SanType};
 
-    fn role(uris: &[&str]) -> Option<Role> {
+    fn role(uris: &[&str], default: Option<Role>) -> Option<Role> {
         let mut params = CertificateParams::new(vec!["client".to_owned()]).unwrap();
         let uris = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
         params.subject_alt_names.extend(uris);
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        Role::of(certificate.der())
+        Role::of(certificate.der(), default)
     }
 
     #[test]
     fn a_certificate_says_what_its_owner_may_do() {
         for (uris, expected) in [
-            (&[][..], Some(Role::Admin)),
-            (&["twill://role/read"], Some(Role::Read)),
+            (&["twill://role/read"][..], Some(Role::Read)),
             (&["twill://role/write"], Some(Role::Write)),
             (&["twill://role/read", "twill://role/admin"], Some(Role::Admin)),
-            (&["spiffe://example.org/x"], Some(Role::Admin)),
             (&["twill://role/root"], None),
             (&["twill://role/"], None),
         ] {
-            assert_eq!(role(uris), expected, "{uris:?}");
+            for default in [None, Some(Role::Read), Some(Role::Admin)] {
+                assert_eq!(role(uris, default), expected, "{uris:?}");
+            }
         }
-        assert_eq!(Role::of(&CertificateDer::from(vec![0x30, 0x01])), None);
+        let unreadable = CertificateDer::from(vec![0x30, 0x01]);
+        assert_eq!(Role::of(&unreadable, Some(Role::Admin)), None);
+    }
+
+    #[test]
+    fn of_a_certificate_that_names_no_role_the_settings_decide() {
+        for default in [None, Some(Role::Read), Some(Role::Write), Some(Role::Admin)] {
+            for uris in [&[][..], &["spiffe://example.org/x"]] {
+                assert_eq!(role(uris, default), default, "{uris:?}");
+            }
+        }
     }
 
     #[test]

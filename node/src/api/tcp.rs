@@ -11,7 +11,8 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use twill_datastore::Store;
 
 use super::incoming::incoming;
-use super::{Api, STREAMS_MAX, role, routes};
+use super::role::{self, Role};
+use super::{Api, STREAMS_MAX, routes};
 use crate::bootstrap::TcpApi;
 
 /// How long a client may take to show who it is: one that says nothing holds up nobody.
@@ -57,7 +58,7 @@ async fn serve_on(
             .timeout(CALL_TIMEOUT)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_routes(guarded(routes))
+            .add_routes(guarded(routes, tcp.default_role))
             .serve_with_incoming_shutdown(
                 incoming(listener, CONNECTIONS_MAX),
                 again.clone().cancelled_owned(),
@@ -76,9 +77,10 @@ async fn serve_on(
 }
 
 /// All services, each call as far as the client's role goes.
-fn guarded(routes: &Routes) -> Routes {
+fn guarded(routes: &Routes, default: Option<Role>) -> Routes {
     let router = routes.clone().into_axum_router();
-    router.layer(axum::middleware::from_fn(role::guard)).into()
+    let guard = axum::middleware::from_fn_with_state(default, role::guard);
+    router.layer(guard).into()
 }
 
 /// Waits until a file changes and all of them can be used.

@@ -65,7 +65,12 @@ struct Service {
 }
 
 impl Service {
+    /// Clients whose certificates name no role may look.
     fn start() -> Self {
+        Self::with_default(Some(Role::Read))
+    }
+
+    fn with_default(default_role: Option<Role>) -> Self {
         let authority = Authority::new();
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| -> PathBuf {
@@ -82,6 +87,7 @@ impl Service {
             cert_file: file("cert.pem", &own.cert),
             key_file: file("key.pem", &own.key),
             client_ca_file: file("ca.pem", &authority.issuer.pem()),
+            default_role,
         };
         let stop = CancellationToken::new();
         let ended = stop.clone();
@@ -177,12 +183,36 @@ async fn who_shows_a_certificate_of_the_authority_is_let_in_as_far_as_his_role_g
         assert_eq!(service.tried(Some(&own)).await.unwrap(), expected, "{role}");
         service.end().await;
     }
+}
+
+#[tokio::test]
+async fn who_names_no_role_may_look_only_unless_the_settings_say_otherwise() {
+    for (default, expected) in [
+        (Some(Role::Read), (Code::NotFound, Code::PermissionDenied)),
+        (Some(Role::Admin), (Code::NotFound, Code::Ok)),
+        (None, (Code::PermissionDenied, Code::PermissionDenied)),
+    ] {
+        let service = Service::with_default(default);
+        let roleless = service.authority.issue(|_| ());
+        assert_eq!(
+            service.tried(Some(&roleless)).await.unwrap(),
+            expected,
+            "{default:?}"
+        );
+        service.end().await;
+    }
     let service = Service::start();
     let roleless = service.authority.issue(|_| ());
-    assert_eq!(
-        service.tried(Some(&roleless)).await.unwrap(),
-        (Code::NotFound, Code::Ok)
-    );
+    let mut client = service.client(&service.authority, Some(&roleless)).await.unwrap();
+    let refused = client.create(write()).await.unwrap_err();
+    for word in [
+        "role write",
+        "has read",
+        "twill://role/write",
+        "--api-default-role",
+    ] {
+        assert!(refused.message().contains(word), "{}", refused.message());
+    }
     service.end().await;
 }
 
@@ -209,7 +239,7 @@ async fn nobody_else_is_let_in() {
     let good = service.authority.issue(|_| ());
     assert_eq!(
         service.tried(Some(&good)).await.unwrap(),
-        (Code::NotFound, Code::Ok)
+        (Code::NotFound, Code::PermissionDenied)
     );
     service.end().await;
 }
