@@ -3,6 +3,7 @@
 
 mod api;
 mod etcd;
+mod install;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,11 @@ use clap::Args;
 use ipnet::IpNet;
 use twill_datastore::etcd::EtcdConfig;
 
+use crate::install::daemon::Wanted;
 use api::ApiFlags;
 pub(crate) use api::TcpApi;
 use etcd::{EtcdFlags, Variables};
+use install::InstallFlags;
 
 /// Longest node name: a DNS name, as Kubernetes has it; it is part of etcd keys.
 const NODE_NAME_MAX: usize = 253;
@@ -37,6 +40,8 @@ pub(crate) struct Flags {
     etcd: EtcdFlags,
     #[command(flatten)]
     api: ApiFlags,
+    #[command(flatten)]
+    install: InstallFlags,
     /// Directory of the sockets [default: /run/twill].
     #[arg(long, env = "TWILL_RUN_DIR", value_name = "DIR")]
     run_dir: Option<String>,
@@ -63,6 +68,8 @@ pub(crate) struct Bootstrap {
     pub(crate) etcd_compare_every: Duration,
     /// Where the command line is served over TCP.
     pub(crate) tcp_api: Option<TcpApi>,
+    /// The CNI plugin, if the daemon is to install it.
+    pub(crate) install: Option<Wanted>,
     pub(crate) run_dir: PathBuf,
     /// Where the keys of BGP sessions are.
     pub(crate) bgp_secrets_dir: PathBuf,
@@ -115,6 +122,7 @@ impl Bootstrap {
             Some("true") => true,
             Some(other) => bail!("--take-over {other:?}: neither true nor false"),
         };
+        let install = install::parse(flags.install, &run_dir, given)?;
         Ok(Self {
             node_name,
             bgp_secrets_dir,
@@ -122,6 +130,7 @@ impl Bootstrap {
             etcd,
             etcd_compare_every,
             tcp_api,
+            install,
             run_dir,
             take_over,
         })
@@ -209,7 +218,11 @@ fn lines(text: &str) -> Result<BTreeMap<String, String>> {
             bail!("line {at}: {line:?} is not `key: value`");
         };
         let (key, value) = (key.trim(), value.trim().trim_matches('"'));
-        let known = KEYS.iter().chain(&etcd::KEYS).chain(&api::KEYS);
+        let known = KEYS
+            .iter()
+            .chain(&etcd::KEYS)
+            .chain(&api::KEYS)
+            .chain(&install::KEYS);
         if !known.clone().any(|k| *k == key) {
             let known: Vec<&str> = known.copied().collect();
             bail!(

@@ -9,6 +9,7 @@
 //! forgetting              connections of endpoints that somebody else deleted
 //! bgp                     sessions
 //! cni, spool              pods, once in sync and reconciled
+//! install-cni             the plugin on this host, once pods are served
 //! api, http               questions
 //! ```
 
@@ -39,6 +40,7 @@ use crate::handover;
 use crate::health::{Component, Health};
 use crate::http::{self, Endpoints};
 use crate::hub::{self, Fallback, Hub};
+use crate::install;
 use crate::metrics::Metrics;
 use crate::register::{self, Registered};
 use crate::retire::{self, Retired};
@@ -170,6 +172,9 @@ pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) ->
     supervisor.start("cni", |stop| {
         serve_pods(cni_pods, cni_socket, cni_health, cni_metrics, in_sync, stop)
     });
+    if let Some(wanted) = bootstrap.install.clone() {
+        supervisor.start("install-cni", |stop| install::daemon::keep(wanted, stop));
+    }
     supervisor.start("spool", |stop| cni::replay(pods, bootstrap.cni_spool(), stop));
     if let Some(tcp) = bootstrap.tcp_api.clone() {
         let api = api.clone();

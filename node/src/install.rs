@@ -5,6 +5,7 @@
 //! first. Whoever stops in between leaves a host that either has Twill or has not, and names that only the next run knows.
 
 mod conflist;
+pub(crate) mod daemon;
 mod ready;
 
 use std::fs;
@@ -30,20 +31,33 @@ const PLUGIN_BYTES_MAX: u64 = 256 << 20;
 const BUSY_RETRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
+/// Where runtimes look for plugins, where for configurations, and what ours is called there.
+const BIN_DIR: &str = "/opt/cni/bin";
+const CONF_DIR: &str = "/etc/cni/net.d";
+const CONF_NAME: &str = "10-twill.conflist";
+/// The network that Calico calls so as well.
+const NETWORK: &str = "k8s-pod-network";
+/// The versions of the spec that a configuration may have.
+const CNI_VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+/// What every runtime takes: containerd 1.6 refuses 1.1.0.
+const CNI_VERSION: &str = "1.0.0";
+/// Whatever fits of what is there.
+const CHAIN: &str = "auto";
+
 /// Flags of `twilld install-cni`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Flags {
     /// Where the runtime looks for plugins.
-    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    #[arg(long, value_name = "DIR", default_value = BIN_DIR)]
     bin_dir: PathBuf,
     /// Where the runtime looks for network configurations.
-    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    #[arg(long, value_name = "DIR", default_value = CONF_DIR)]
     conf_dir: PathBuf,
     /// File name of the configuration; runtimes take the first by name.
-    #[arg(long, value_name = "NAME", default_value = "10-twill.conflist")]
+    #[arg(long, value_name = "NAME", default_value = CONF_NAME)]
     conf_name: String,
     /// Name of the network; addresses are kept account of under it.
-    #[arg(long, value_name = "NAME", default_value = "k8s-pod-network")]
+    #[arg(long, value_name = "NAME", default_value = NETWORK)]
     network: String,
     /// The plugin to install [default: `twill` beside this program].
     #[arg(long, value_name = "FILE")]
@@ -52,13 +66,13 @@ pub(crate) struct Flags {
     #[arg(long, env = "TWILL_RUN_DIR", value_name = "DIR", default_value = "/run/twill")]
     run_dir: PathBuf,
     /// `cniVersion` of the configuration: containerd 1.6 refuses 1.1.0.
-    #[arg(long, value_name = "VERSION", default_value = "1.0.0", value_parser = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])]
+    #[arg(long, value_name = "VERSION", default_value = CNI_VERSION, value_parser = CNI_VERSIONS)]
     cni_version: String,
     /// MTU of pods' links; 0 follows the uplink.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     mtu: u32,
     /// Plugins behind ours, with commas between: of portmap and bandwidth; `auto` takes those that are in the bin dir, `none` none.
-    #[arg(long, value_name = "LIST", default_value = "auto")]
+    #[arg(long, value_name = "LIST", default_value = CHAIN)]
     chain: String,
     /// Wait this long for the daemon to serve pods, and fail without writing the configuration when it does not.
     #[arg(long, value_name = "SECONDS")]
@@ -94,8 +108,8 @@ pub(crate) fn run(flags: Flags) -> Result<()> {
 }
 
 /// Checked flags.
-#[derive(Debug)]
-struct Job {
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
     flags: Flags,
     plugin: PathBuf,
 }

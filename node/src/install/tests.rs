@@ -263,3 +263,64 @@ fn flags_that_cannot_be_are_refused_by_name() {
     check(|f| f.network = "a b".into(), "--network");
     check(|f| f.bin_dir = "bin".into(), "--bin-dir");
 }
+
+/// A daemon that serves pods only from the third question on: says then whether `early` was there already, and goes on answering.
+fn serve(socket: &Path, early: PathBuf) -> std::sync::mpsc::Receiver<bool> {
+    use std::io::Read;
+    use twill_proto::cni::{Done, Error, LENGTH_BYTES, Reply, encode, payload_length, reply::Outcome};
+    fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for (question, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let mut prefix = [0; LENGTH_BYTES];
+            stream.read_exact(&mut prefix).unwrap();
+            let mut payload = vec![0; payload_length(prefix).unwrap()];
+            stream.read_exact(&mut payload).unwrap();
+            let outcome = if question < 2 {
+                Outcome::Error(Error::default())
+            } else {
+                // The test may have heard it before.
+                let _ = tell.send(early.exists());
+                Outcome::Done(Done::default())
+            };
+            let reply = Reply {
+                outcome: Some(outcome),
+            };
+            stream.write_all(&encode(&reply).unwrap()).unwrap();
+        }
+    });
+    told
+}
+
+#[tokio::test]
+async fn the_daemon_installs_once_it_serves_pods_and_leaves_or_takes_the_configuration_at_its_stop() {
+    for (mode, stays) in [("keep", true), ("until-stop", false)] {
+        let host = Host::new();
+        let text = |name: &str| Some(host.path(name).display().to_string());
+        let given = daemon::Given {
+            bin_dir: text("bin"),
+            conf_dir: text("conf"),
+            conf_name: Some("20-twill.conflist".into()),
+            plugin: text("plugin"),
+            ..daemon::Given::default()
+        };
+        let wanted = daemon::Wanted::new(mode, given, host.path("run")).unwrap();
+        let served = serve(&host.path("run/cni.sock"), host.path("bin"));
+        let stop = tokio_util::sync::CancellationToken::new();
+        let installs = tokio::spawn(daemon::keep(wanted, stop.clone()));
+        let end = tokio::time::Instant::now() + Duration::from_secs(30);
+        while !host.seen().contains_key("20-twill.conflist") {
+            assert!(tokio::time::Instant::now() < end, "no configuration");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!served.recv().unwrap(), "installed before pods were served");
+        host.check(mode);
+        stop.cancel();
+        installs.await.unwrap().unwrap();
+        assert_eq!(host.seen().contains_key("20-twill.conflist"), stays, "{mode}");
+        assert!(host.path("bin/twill").exists(), "{mode}");
+        host.check(mode);
+    }
+}

@@ -8,6 +8,7 @@ fn bootstrap(name: &str, ips: &[&str]) -> Bootstrap {
         etcd: "http://127.0.0.1:2379".parse().unwrap(),
         etcd_compare_every: std::time::Duration::ZERO,
         tcp_api: None,
+        install: None,
         bgp_secrets_dir: "/nonexistent".into(),
         run_dir: "/run/twill".into(),
         take_over: false,
