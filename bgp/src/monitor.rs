@@ -101,6 +101,8 @@ pub struct TablePath {
     pub path_id: u32,
     /// Import policy let it through, and it is free of loops.
     pub accepted: bool,
+    /// Import policy may have changed the attributes: they are not what was received.
+    pub rewritten: bool,
     /// The attributes, after import policy.
     pub attrs: Arc<AttrSet>,
 }

@@ -229,6 +229,7 @@ fn mrt_records_are_as_the_rfc_draws_them() {
         peer,
         path_id,
         accepted: true,
+        rewritten: false,
         attrs: set(v6()),
     };
     let entry = |peer, path_id| TableEntry {

@@ -67,9 +67,7 @@ impl Speaker {
     /// Whether import policy may have changed what the table holds of this peer, so that it does not show what was received.
     #[must_use]
     pub fn rewrites(&self, peer: PeerId) -> bool {
-        self.shared
-            .peer(peer)
-            .is_some_and(|s| !s.config.import.terms.is_empty())
+        self.shared.rewrites(peer)
     }
 
     /// Prefixes that a peer has in the Adj-RIB-In; those advertised to it are not counted.
@@ -90,6 +88,10 @@ impl Speaker {
 }
 
 impl Shared {
+    fn rewrites(&self, peer: PeerId) -> bool {
+        self.peer(peer).is_some_and(|s| s.config.import.rewrites())
+    }
+
     /// A peer announces these prefixes; `became` says for each which attributes and flags its path has.
     pub(super) fn observe_announced<P: Prefix>(
         &mut self,
@@ -164,6 +166,7 @@ impl<P: Prefix> Plane<P> {
                     peer: (p.peer != PeerId::LOCAL).then(|| shared.sources.at(p.peer).address),
                     path_id: p.path_id,
                     accepted: passed(p.flags),
+                    rewritten: shared.rewrites(p.peer),
                     attrs: Arc::clone(shared.attrs.at(p.attr)),
                 })
                 .collect();

@@ -5,6 +5,7 @@ use crate::lab::eventually;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -13,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use twill_bgp::config::{BmpConfig, MrtConfig, NextHopMode, Origination};
 use twill_bgp::net::{Handle, bind};
+use twill_bgp::policy::{Action, Policy, Term, Verdict};
 use twill_bgp::view::{RouteQuery, RouteTable};
 use twill_bgp::{Config, PeerConfig};
 
@@ -226,6 +228,38 @@ async fn a_collector_is_told_everything_and_again_when_it_comes_back() {
     pair.watched.stop().await.unwrap();
     station.until("Termination", |m| m.0 == TERMINATION).await;
     assert_eq!(station.next().await, None);
+}
+
+/// LOCAL_PREF 300, as import policy sets it.
+const RAISED: [u8; 7] = [0x40, 5, 4, 0, 0, 1, 44];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn before_policy_a_collector_is_shown_nothing_that_policy_has_made() {
+    let listener = listener().await;
+    let raise = Term::change("raise", vec![], vec![Action::LocalPref(300)]);
+    let import = Arc::new(Policy {
+        terms: vec![raise],
+        default: Verdict::Accept,
+    });
+    let pair = Pair::start(|c| {
+        c.bmp = vec![collector(&listener)];
+        c.peers[0].import = import;
+    });
+    pair.announce(1).await;
+    pair.learned(1).await;
+    // The first one may have come before the route; the second one finds it in the table.
+    drop(Station::accept(&listener).await);
+    let mut station = Station::accept(&listener).await;
+    let raised = |update: &[u8]| update.windows(RAISED.len()).any(|w| w == RAISED);
+    let after = |m: &Message| update(m, true).is_some_and(|u| names(u, true));
+    let before = |m: &Message| update(m, false).is_some_and(|u| names(u, true));
+    let mut seen = station.until("the route", |m| after(m) || before(m)).await;
+    assert!(update(seen.last().unwrap(), true).is_some_and(raised), "{seen:?}");
+    seen.extend(station.until("the route as it was received", before).await);
+    assert!(
+        seen.iter().filter_map(|m| update(m, false)).all(|u| !raised(u)),
+        "{seen:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

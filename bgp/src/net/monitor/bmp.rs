@@ -156,7 +156,11 @@ impl Station<'_> {
                 let Some(peer) = path.peer.filter(|p| peers.contains_key(p)) else {
                     continue;
                 };
-                for view in self.views().filter(|v| *v == View::PrePolicy || path.accepted) {
+                let shows = |view: &View| match view {
+                    View::PrePolicy => !path.rewritten,
+                    View::PostPolicy => path.accepted,
+                };
+                for view in self.views().filter(shows) {
                     let key = (view, peer, Arc::as_ptr(&path.attrs));
                     let group = gathered
                         .entry(key)
