@@ -50,6 +50,7 @@ table! {
         it_keeps_our_routes_over_our_restart,
         we_keep_its_routes_over_its_restart,
         too_many_prefixes_end_the_session,
+        we_reflect_for_it_and_it_for_us,
         equal_paths_are_used_together,
     ], [
         near_peers_agree_on_ttl_security_and_far_ones_are_refused,
@@ -61,9 +62,11 @@ table! {
         external_sessions_carry_routes_and_communities_both_ways,
         internal_sessions_carry_local_pref,
         a_key_must_be_the_same_at_both_ends,
+        it_keeps_our_routes_over_our_restart,
         we_keep_its_routes_over_its_restart,
         too_many_prefixes_end_the_session,
         we_reflect_for_it_and_it_for_us,
+        equal_paths_are_used_together,
     ], [
         near_peers_agree_on_ttl_security_and_far_ones_are_refused,
         several_paths_a_prefix_go_both_ways,
@@ -72,6 +75,8 @@ table! {
     openbgpd = Kind::OpenBgpd, [
         external_sessions_carry_routes_and_communities_both_ways,
         internal_sessions_carry_local_pref,
+        a_key_must_be_the_same_at_both_ends,
+        it_keeps_our_routes_over_our_restart,
         we_keep_its_routes_over_its_restart,
         too_many_prefixes_end_the_session,
         we_reflect_for_it_and_it_for_us,
