@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The kernel unregisters a veth after DEL has answered.
-const GONE_TIMEOUT: Duration = Duration::from_secs(10);
+const GONE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `cali` and 11 hex digits.
 const IFNAME_LEN: usize = 15;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 
 /// From `twillctl apply` to all verdicts as they should be, a pass of probes with their timeouts included.
-const ENFORCE_TIMEOUT: Duration = Duration::from_secs(10);
+const ENFORCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Denies everything towards `app == 'web'`, and lets `app == 'client'` in.
 fn policies() -> String {

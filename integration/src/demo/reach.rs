@@ -14,16 +14,16 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// A new block is at every peer well within this.
-const CONVERGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A new block is at every peer well within this, also on a machine that is busy.
+const CONVERGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pods' gateway, answered for by proxy-ARP.
 const GATEWAY: &str = "169.254.1.1";
 /// MAC of the host's end of every pod's veth.
 const HOST_MAC: &str = "ee:ee:ee:ee:ee:ee";
 /// An ARP reply that waits for the kernel's `proxy_delay` comes after up to 800 ms; one that does not, in well under this.
 const ARP_LIMIT_MS: f64 = 10.0;
-/// A machine that is busy may be late once or twice.
-const ARP_TRIES: usize = 3;
+/// A machine that is busy may be late now and then, but not every time.
+const ARP_TRIES: usize = 10;
 
 /// # Errors
 /// Names the first thing that is not so.

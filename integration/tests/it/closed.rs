@@ -64,7 +64,7 @@ fn passed(lab: &Lab, link: &Endpoint) -> Vec<String> {
 
 /// The twin: without rules each of the nine probes passes. One that is lost on a busy machine may be asked again.
 fn everything_passes(lab: &Lab, link: &Endpoint) {
-    run::wait_for("all nine probes pass", Duration::from_secs(10), || {
+    run::wait_for("all nine probes pass", Duration::from_secs(30), || {
         let passed = passed(lab, link);
         anyhow::ensure!(passed.len() == 9, "only these pass: {passed:?}");
         Ok(())

@@ -12,7 +12,7 @@ use twill_lab::run::wait_for;
 
 use crate::common::{Name, nodes};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 const CLUSTER: &str = "/calico/resources/v3/projectcalico.org/clusterinformations/default";
 const CONFIG: &str = "/calico/ipam/v2/config";
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org";

@@ -15,7 +15,7 @@ use twill_lab::lab::Lab;
 use twill_lab::netns;
 use twill_lab::run::{self, wait_for};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(40);
 const PORT: u16 = 8080;
 const HOST_PORT: u16 = 18_080;
 

@@ -73,7 +73,7 @@ fn kept(scene: &Scene) -> PathBuf {
     };
     run::wait_for(
         "what sessions are derived from is kept",
-        Duration::from_secs(10),
+        Duration::from_secs(30),
         whole,
     )
     .unwrap();

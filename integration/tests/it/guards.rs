@@ -11,7 +11,7 @@ use twill_lab::run::wait_for;
 
 use crate::common::{Name, nodes};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn pod(name: &str) -> PodSpec {
     PodSpec::new(format!("demo/{name}").parse().unwrap(), "n1")
@@ -66,7 +66,8 @@ fn labels_that_are_none_and_a_store_that_hangs_end_an_add_in_time_and_leave_noth
     scene.lab().unwrap().freeze_etcd(false).unwrap();
     let error = answer.unwrap_err().downcast::<CniError>().unwrap();
     assert_eq!(error.code, 11, "{error}");
-    assert!(took < Duration::from_secs(8), "ADD took {took:?}");
+    // It gives up after 5 s; the rest is what a crowded machine adds.
+    assert!(took < Duration::from_secs(15), "ADD took {took:?}");
     wait_for("nothing is left", LIMIT, || {
         let lab = scene.lab()?;
         let keys = lab.etcdctl(&["get", "--prefix", "/calico/", "--keys-only"])?;

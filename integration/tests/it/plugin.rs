@@ -15,7 +15,7 @@ use twill_lab::pods::{PodSpec, path};
 use twill_lab::run::{self, wait_for};
 use twill_lab::state::Pod;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// One call for an interface of a pod on n1, with keys set in the configuration.
 struct Call<'a> {

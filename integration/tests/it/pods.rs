@@ -20,7 +20,7 @@ fn a_pod_gets_the_address_that_it_asks_for_and_del_works_as_often_as_a_runtime_l
     for with_netns in [true, false, false] {
         lab.detach_pod(&pod, with_netns).unwrap();
     }
-    twill_lab::run::wait_for("no trace", std::time::Duration::from_secs(10), || {
+    twill_lab::run::wait_for("no trace", std::time::Duration::from_secs(30), || {
         detach::no_trace(lab, "n1", &[&pod])
     })
     .unwrap();

@@ -11,8 +11,8 @@ use twill_lab::topology::{TWO_RACKS, Topology};
 
 use crate::common::{Name, bin};
 
-/// Blocks come, routes are resolved, routers tell each other.
-const LIMIT: Duration = Duration::from_secs(20);
+/// Blocks come, routes are resolved, routers tell each other. A pass of probes alone takes 1.5 s, and one lost is a pass lost.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Two racks with all pods attached.
 fn racks(name: &Name) -> Scene {
@@ -55,10 +55,18 @@ fn pods_of_two_racks_reach_each_other_and_no_longer_when_nodes_announce_what_the
     let far = blocks
         .iter()
         .filter(|(_, (owner, _))| matches!(owner.as_str(), "n3" | "n4"));
-    let paths = bird::paths(&lab.state, "tor").unwrap();
-    for (block, (owner, _)) in far {
-        assert_eq!(paths[block], [spine], "{block} of {owner} at tor");
-    }
+    let far: Vec<_> = far.collect();
+    wait_for("the spine alone leads to the other rack", LIMIT, || {
+        let paths = bird::paths(&lab.state, "tor")?;
+        for (block, (owner, _)) in &far {
+            ensure!(
+                paths.get(*block).is_some_and(|hops| *hops == [spine]),
+                "{block} of {owner} at tor: {paths:?}"
+            );
+        }
+        Ok(())
+    })
+    .unwrap();
     for router in ["tor", "tor2"] {
         let log = std::fs::read_to_string(lab.state.member_dir(router).join("bird.log")).unwrap();
         assert!(!log.contains("Invalid NEXT_HOP"), "{log}");
