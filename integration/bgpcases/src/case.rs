@@ -1,7 +1,6 @@
 //! Cases, and the rows of the tables that become cases: an UPDATE with one thing wrong, and what becomes of it.
 
 use crate::client::{PATIENCE, Session, sound};
-use crate::dut::Kind;
 use crate::read::Route;
 use crate::roles::Role;
 use crate::wire::{Prefix, Update, sequence};
@@ -21,8 +20,6 @@ pub(crate) struct Case {
     /// Where it is written.
     pub(crate) basis: &'static str,
     pub(crate) run: Run,
-    /// Daemons that cannot be asked this: the feature has no knob or does not exist there.
-    pub(crate) not: &'static [Kind],
 }
 
 /// How a case is run.
@@ -31,13 +28,6 @@ pub(crate) enum Run {
     Shared(Script),
     /// It waits for timers and has peers of its own: all these run beside the others.
     Alone(fn() -> Result<()>),
-}
-
-impl Case {
-    pub(crate) fn not(mut self, kinds: &'static [Kind]) -> Self {
-        self.not = kinds;
-        self
-    }
 }
 
 pub(crate) fn script(
@@ -49,7 +39,6 @@ pub(crate) fn script(
         name: name.to_owned(),
         basis,
         run: Run::Shared(Box::new(run)),
-        not: &[],
     }
 }
 
@@ -58,7 +47,6 @@ pub(crate) fn alone(name: &str, basis: &'static str, run: fn() -> Result<()>) ->
         name: name.to_owned(),
         basis,
         run: Run::Alone(run),
-        not: &[],
     }
 }
 

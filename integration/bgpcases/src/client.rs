@@ -110,7 +110,10 @@ impl Session {
 
     /// A session as an honest peer has it.
     pub(crate) fn establish(role: Role) -> Result<Self> {
-        Self::establish_with(role, &honest(role), RETURN_WAIT)
+        let mut session = Self::establish_with(role, &honest(role), RETURN_WAIT)?;
+        // A KEEPALIVE answers our OPEN. That ours has arrived, too, says the first UPDATE: the daemon has prefixes of its own.
+        session.wait(|s| s.updates > 0 || s.end.is_some());
+        Ok(session)
     }
 
     /// A session with this OPEN, tried again until the time is over.

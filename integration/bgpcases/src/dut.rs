@@ -176,7 +176,7 @@ fn twill() -> String {
 
 fn bird() -> String {
     let mut out = format!(
-        "router id {DUT};\nprotocol device {{}}\nprotocol direct {{ ipv4; ipv6; }}\n\
+        "log stderr all;\nrouter id {DUT};\nprotocol device {{}}\nprotocol direct {{ ipv4; ipv6; }}\n\
          protocol static n4 {{ ipv4; route {} blackhole; }}\nprotocol static n6 {{ ipv6; route {} blackhole; }}\n",
         NETWORKS[0], NETWORKS[1]
     );
@@ -209,8 +209,8 @@ fn bird() -> String {
             out,
             "protocol bgp {role:?} {{ local {} as {DUT_AS}; {how} {}; direct; hold time 90; {more} rr cluster id {DUT}; \
              connect delay time 1; connect retry time 1; error wait time 1,1; error forget time 1; enable extended messages on; \
-             {first} ipv4 {{ import all; export where source ~ [RTS_BGP, RTS_STATIC]; {limit} {paths} {hop} }}; \
-             ipv6 {{ import all; export where source ~ [RTS_BGP, RTS_STATIC]; {limit} {paths} {hop} next hop address {DUT_V6}; }}; }}",
+             {first} ipv4 {{ import all; export where source ~ [RTS_BGP, RTS_STATIC]; {limit} {paths} {hop} aigp off; }}; \
+             ipv6 {{ import all; export where source ~ [RTS_BGP, RTS_STATIC]; {limit} {paths} {hop} aigp off; next hop address {DUT_V6}; }}; }}",
             role.dut(),
             role.asn()
         );
@@ -228,9 +228,11 @@ fn bird() -> String {
 
 fn frr() -> String {
     let mut out = format!(
+        // The datacenter's hold time of 9 s is less than the pause that our client makes between KEEPALIVEs.
         "frr defaults datacenter\nlog stdout warnings\nrouter bgp {DUT_AS}\n bgp router-id {DUT}\n bgp cluster-id {DUT}\n \
+         timers bgp 30 90\n \
          no bgp ebgp-requires-policy\n no bgp network import-check\n no bgp default ipv4-unicast\n coalesce-time 0\n \
-         bgp listen range 10.99.1.0/24 peer-group dynamic\n neighbor dynamic peer-group\n neighbor dynamic remote-as 65001\n"
+         neighbor dynamic peer-group\n neighbor dynamic remote-as 65001\n bgp listen range 10.99.1.0/24 peer-group dynamic\n"
     );
     let known: Vec<Role> = ALL.into_iter().filter(|r| r.configured()).collect();
     for role in &known {

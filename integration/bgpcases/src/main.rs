@@ -9,6 +9,7 @@ mod net;
 mod read;
 mod roles;
 mod sink;
+mod spared;
 mod wire;
 mod world;
 
@@ -85,10 +86,14 @@ fn run(args: &RunArgs) -> Result<bool> {
     let (cases, without): (Vec<Case>, Vec<Case>) = cases::all()
         .into_iter()
         .filter(wanted)
-        .partition(|c| !c.not.contains(&args.dut));
+        .partition(|c| spared::spared(c, args.dut).is_none());
     ensure!(!cases.is_empty(), "no case has such a name");
     net::enter()?;
     let start = Instant::now();
+    for case in without.iter().filter(|_| args.verbose) {
+        let why = spared::spared(case, args.dut).unwrap_or_default();
+        println!("spared    {}: {why}", case.name);
+    }
     let failed = match Dut::start(args.dut, args.bin.as_deref()).and_then(World::new) {
         Ok(world) => all(args, &cases, world)?,
         Err(error) => {

@@ -2,7 +2,6 @@
 
 use crate::case::{Case, script};
 use crate::client::{End, PATIENCE, Session, withdrawal};
-use crate::dut::Kind;
 use crate::roles::Role;
 use crate::wire::{Prefix, Update, sequence};
 use crate::world::World;
@@ -34,7 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
             "the issue",
             slow_reader,
         ),
-        script("load: a peer that does not read is ended", "9687 3", no_reader).not(&[Kind::Bird, Kind::Frr]),
+        script("load: a peer that does not read is ended", "9687 3", no_reader),
         script("load: 5,000 malformed UPDATEs", "7606 2", malformed),
     ]
 }

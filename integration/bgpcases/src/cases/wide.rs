@@ -2,7 +2,6 @@
 
 use crate::case::{Case, script};
 use crate::client::{PATIENCE, Session, honest, withdrawal};
-use crate::dut::Kind;
 use crate::read::Route;
 use crate::roles::{DUT_AS, Role};
 use crate::wire::{self, Prefix, Update, raw, sequence};
@@ -31,14 +30,13 @@ pub(super) fn cases() -> Vec<Case> {
         script("framing: 19 octets at a time", "4271 8", by_headers),
         script("framing: 100 messages at once", "4271 8", all_at_once),
         script("framing: OPEN, KEEPALIVE and UPDATE at once", "4271 8", eager),
-        script("add-path: two paths of one peer", "7911 3", paths_in).not(&[Kind::Frr]),
+        script("add-path: two paths of one peer", "7911 3", paths_in),
         script("add-path: two paths to one peer", "7911 3", paths_out),
         script(
             "add-path: an identifier cut short",
             "7911 3, 7606 5.3",
             path_id_cut,
-        )
-        .not(&[Kind::Frr]),
+        ),
     ]);
     cases
 }
