@@ -259,6 +259,7 @@ impl Lab {
         let dir = self.run_dir(&node.name);
         std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         let length = self.state.topology.subnet(&node.segment)?.prefix_len();
+        let secrets = self.secrets_dir(&node.name);
         let args = [
             "run",
             "--node-name",
@@ -269,6 +270,8 @@ impl Lab {
             &dir.to_string_lossy(),
             "--node-ip",
             &format!("{}/{length}", node.address),
+            "--bgp-secrets-dir",
+            &secrets.to_string_lossy(),
         ];
         let args: Vec<_> = args.iter().chain(flags).map(|&a| a.to_owned()).collect();
         self.start_in(&node.name, "twilld", &self.bin("twilld")?, &args)
@@ -380,6 +383,12 @@ impl Lab {
     #[must_use]
     pub fn run_dir(&self, node: &str) -> PathBuf {
         self.state.member_dir(node).join("run")
+    }
+
+    /// The node's `--bgp-secrets-dir`; made by whoever puts a key there.
+    #[must_use]
+    pub fn secrets_dir(&self, node: &str) -> PathBuf {
+        self.state.member_dir(node).join("secrets")
     }
 
     /// The namespace of a member.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod arrows;
+mod bgp;
 mod cli;
 mod closed;
 mod common;
