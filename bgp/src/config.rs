@@ -14,7 +14,7 @@ pub use file::{FILE_BYTES_MAX, FibKind, File, FileError, NETWORKS_MAX};
 pub use limits::Limits;
 pub use monitor::{BMP_MAX, BmpConfig, MrtConfig};
 pub use options::{ADD_PATHS_MAX, AddPath, LocalAs, RemovePrivate};
-pub use peer::{GracefulRestart, NextHopMode, PeerConfig, Secret, Timers};
+pub use peer::{GracefulRestart, NextHopMode, PeerAs, PeerConfig, Secret, Timers};
 pub use range::{RANGE_PEERS_MAX, RangeConfig};
 
 use crate::family::Families;

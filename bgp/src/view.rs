@@ -72,8 +72,8 @@ pub struct PeerStatus {
     pub address: IpAddr,
     /// From the configuration.
     pub description: String,
-    /// The peer's AS number.
-    pub asn: u32,
+    /// The peer's AS number; `None` while a peer that may have any has not said which it has.
+    pub asn: Option<u32>,
     /// Internal or external.
     pub session: SessionType,
     /// The state of its FSM.

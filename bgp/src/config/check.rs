@@ -1,6 +1,6 @@
 //! What no session could live with, and why a configuration is refused.
 
-use super::{ADD_PATHS_MAX, AS_TRANS, BMP_MAX, Config, PEERS_MAX, PeerConfig, RANGES_MAX};
+use super::{ADD_PATHS_MAX, AS_TRANS, BMP_MAX, Config, PEERS_MAX, PeerAs, PeerConfig, RANGES_MAX};
 use crate::family::Families;
 use crate::link::{self, NAME_OCTETS_MAX};
 use crate::policy::{PREFIX_RULES_MAX, SessionType, TERMS_MAX};
@@ -136,7 +136,9 @@ impl Config {
 impl PeerConfig {
     fn check(&self, own_asn: u32) -> Result<(), ConfigError> {
         let peer = self.address;
-        reserved_asn(self.asn, || format!("peer {peer}"))?;
+        if let PeerAs::Number(asn) = self.asn {
+            reserved_asn(asn, || format!("peer {peer}"))?;
+        }
         if matches!(self.timers.hold_secs, 1 | 2) {
             return Err(ConfigError::HoldTime {
                 peer,

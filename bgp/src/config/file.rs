@@ -332,6 +332,7 @@ impl Context {
         };
         let asn = peer
             .as_number
+            .map(|number| number.0)
             .ok_or("it needs an asNumber, of its own or of its group")?;
         let unknown = "import or export names no entry of policies";
         let import = self.policy(peer.import.as_ref()).ok_or(unknown)?;

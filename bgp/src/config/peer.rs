@@ -1,6 +1,6 @@
 //! One peer, as its owner wants it.
 
-use super::{AddPath, LocalAs, RemovePrivate};
+use super::{AS_TRANS, AddPath, LocalAs, RemovePrivate};
 use crate::bfd;
 use crate::family::Families;
 use crate::link;
@@ -11,6 +11,33 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Which AS number a peer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerAs {
+    /// This one.
+    Number(u32),
+    /// Any but ours: `remote-as external` elsewhere. It is known once the peer has said it.
+    External,
+    /// The one that we have towards it: `remote-as internal`.
+    Internal,
+}
+
+impl From<u32> for PeerAs {
+    fn from(asn: u32) -> Self {
+        Self::Number(asn)
+    }
+}
+
+impl fmt::Display for PeerAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(asn) => write!(f, "AS {asn}"),
+            Self::External => f.write_str("any AS but ours"),
+            Self::Internal => f.write_str("our AS"),
+        }
+    }
+}
+
 /// One peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
@@ -20,8 +47,8 @@ pub struct PeerConfig {
     pub port: u16,
     /// For people.
     pub description: String,
-    /// The peer's AS number; equal to ours for an internal session.
-    pub asn: u32,
+    /// The peer's AS number, or which it may have; that we have towards it makes the session internal.
+    pub asn: PeerAs,
     /// The address to dial from.
     pub local_address: Option<IpAddr>,
     /// The subnet that we share with the peer, if any: third-party next hops inside it are kept for it.
@@ -174,12 +201,12 @@ impl Default for GracefulRestart {
 impl PeerConfig {
     /// A peer with the defaults of the fabric: both policies accept, the family of the address, graceful restart on.
     #[must_use]
-    pub fn new(address: IpAddr, asn: u32) -> Self {
+    pub fn new(address: IpAddr, asn: impl Into<PeerAs>) -> Self {
         Self {
             address,
             port: 179,
             description: String::new(),
-            asn,
+            asn: asn.into(),
             local_address: None,
             shared_subnet: None,
             next_hop_v4: None,
@@ -221,7 +248,7 @@ impl PeerConfig {
     /// A peer on a link: with this link-local address, or else whoever is the neighbour there. Both families, IPv4 over IPv6
     /// next hops (RFC 8950).
     #[must_use]
-    pub fn on_link(interface: &str, address: Option<Ipv6Addr>, asn: u32) -> Self {
+    pub fn on_link(interface: &str, address: Option<Ipv6Addr>, asn: impl Into<PeerAs>) -> Self {
         Self {
             families: Families::BOTH,
             interface: Some(interface.to_owned()),
@@ -257,10 +284,36 @@ impl PeerConfig {
     /// Internal if the peer's AS number is the one that we have towards it.
     #[must_use]
     pub fn session_type(&self, own_asn: u32) -> SessionType {
-        if self.asn == self.local_asn(own_asn) {
+        let internal = match self.asn {
+            PeerAs::Number(asn) => asn == self.local_asn(own_asn),
+            PeerAs::External => false,
+            PeerAs::Internal => true,
+        };
+        if internal {
             SessionType::Ibgp
         } else {
             SessionType::Ebgp
+        }
+    }
+
+    /// Whether the peer may say this AS number in its OPEN. 0 and AS_TRANS are nobody's (RFC 7607, RFC 6793); external is who
+    /// has none of ours.
+    #[must_use]
+    pub fn admits(&self, asn: u32, own_asn: u32) -> bool {
+        match self.asn {
+            PeerAs::Number(number) => asn == number,
+            PeerAs::Internal => asn == self.local_asn(own_asn),
+            PeerAs::External => ![0, AS_TRANS, own_asn, self.local_asn(own_asn)].contains(&asn),
+        }
+    }
+
+    /// The peer's AS number, if it is known before the peer has said it.
+    #[must_use]
+    pub fn known_asn(&self, own_asn: u32) -> Option<u32> {
+        match self.asn {
+            PeerAs::Number(asn) => Some(asn),
+            PeerAs::Internal => Some(self.local_asn(own_asn)),
+            PeerAs::External => None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Dynamic neighbours: a range of addresses from which peers may connect that no entry of their own names. Each becomes a
 //! peer when it connects and is forgotten when its last connection is gone.
 
-use super::PeerConfig;
+use super::{PeerAs, PeerConfig};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ pub struct RangeConfig {
 impl RangeConfig {
     /// A range whose peers are this template. They never are dialled: nobody knows who is there.
     #[must_use]
-    pub fn new(net: IpNet, asn: u32) -> Self {
+    pub fn new(net: IpNet, asn: impl Into<PeerAs>) -> Self {
         Self {
             net: net.trunc(),
             peers_max: RANGE_PEERS_MAX,

@@ -34,9 +34,18 @@ fn what_no_session_could_live_with_is_refused() {
         Err(ConfigError::RestartTime { peer, secs: 4096 })
     );
     assert!(matches!(
-        config(|p| p.asn = 0).check(),
+        config(|p| p.asn = PeerAs::Number(0)).check(),
         Err(ConfigError::ReservedAsn { .. })
     ));
+    // Who may have any number but ours is no client; who has ours may be one.
+    let client = |asn| {
+        move |p: &mut PeerConfig| (p.asn, p.route_reflector_client) = (asn, true)
+    };
+    assert_eq!(
+        config(client(PeerAs::External)).check(),
+        Err(ConfigError::ExternalClient(peer))
+    );
+    assert_eq!(config(client(PeerAs::Internal)).check(), Ok(()));
     let mut twice = config(|_| ());
     twice.peers.push(twice.peers[0].clone());
     assert_eq!(twice.check(), Err(ConfigError::DuplicatePeer(peer)));
@@ -49,7 +58,7 @@ fn only_what_the_session_carries_needs_a_reset() {
     assert!(!reset(|_| ()));
     assert!(!reset(|p| p.export = Policy::reject_all()));
     assert!(!reset(|p| p.description = "tor".into()));
-    assert!(reset(|p| p.asn = 65002));
+    assert!(reset(|p| p.asn = PeerAs::Number(65002)));
     assert!(reset(|p| p.timers.hold_secs = 30));
     assert!(reset(|p| p.families = Families::BOTH));
 }

@@ -122,7 +122,7 @@ fn offers_extended_next_hop(config: &PeerConfig) -> bool {
 /// What their OPEN and ours agree on.
 ///
 /// # Errors
-/// [`OpenError::BadPeerAs`] for another AS than configured, [`OpenError::BadIdentifier`] for our own identifier within our AS.
+/// [`OpenError::BadPeerAs`] for an AS that the peer may not have, [`OpenError::BadIdentifier`] for our own identifier within our AS.
 pub(super) fn negotiate(
     own: &Own,
     config: &PeerConfig,
@@ -130,7 +130,7 @@ pub(super) fn negotiate(
     local_address: IpAddr,
     id: u32,
 ) -> Result<Session, OpenError> {
-    if open.asn != config.asn {
+    if !config.admits(open.asn, own.asn) {
         return Err(OpenError::BadPeerAs(open.asn));
     }
     let kind = config.session_type(own.asn);

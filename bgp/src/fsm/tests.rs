@@ -3,7 +3,7 @@
 mod ending;
 
 use super::*;
-use crate::config::PeerConfig;
+use crate::config::{LocalAs, PeerAs, PeerConfig};
 use crate::family::{Families, PerFamily};
 use crate::view::PeerState;
 use crate::wire::header::{self, HEADER_LEN, MESSAGE_MAX, MessageType};
@@ -176,6 +176,43 @@ fn unlawful_opens_are_answered_with_the_rfcs_subcodes() {
         (o.asn, o.capabilities.four_octet_as, o.router_id) = (65000, Some(65000), US);
     })]);
     assert_eq!(sent(&out), Some((2, 3)));
+}
+
+#[test]
+fn external_is_whoever_has_no_number_of_ours_and_internal_whoever_has_it() {
+    let check = |change: fn(&mut PeerConfig), asn: u32, code| {
+        let mut config = passive();
+        change(&mut config);
+        let said = open(|o| (o.asn, o.capabilities.four_octet_as) = (asn, Some(asn)));
+        let mut bench = Bench::new(config);
+        let (id, out) = bench.accept(&[&said]);
+        assert_eq!(sent(&out), code, "{asn}");
+        if code.is_none() {
+            bench.say(id, &[&keepalive()]);
+            assert_eq!(bench.peer.session().map(|s| s.peer_asn), Some(asn));
+        }
+    };
+    let external: fn(&mut PeerConfig) = |c| c.asn = PeerAs::External;
+    let internal: fn(&mut PeerConfig) = |c| c.asn = PeerAs::Internal;
+    let local: fn(&mut PeerConfig) = |c| {
+        c.asn = PeerAs::External;
+        c.local_as = Some(LocalAs {
+            asn: 64999,
+            prepend_received: false,
+            replace: false,
+        });
+    };
+    for asn in [1, 64999, 65001, 4_200_000_000] {
+        check(external, asn, None);
+        check(internal, asn, Some((2, 2)));
+    }
+    for reserved in [0, 23456, 65000] {
+        check(external, reserved, Some((2, 2)));
+    }
+    check(internal, 65000, None);
+    check(local, 64999, Some((2, 2)));
+    check(local, 65000, Some((2, 2)));
+    check(local, 65001, None);
 }
 
 #[test]

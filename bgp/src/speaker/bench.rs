@@ -120,6 +120,9 @@ pub(super) struct Bench {
     sessions: u32,
 }
 
+/// What a peer says whose AS number is not configured.
+pub(super) const EXTERNAL_ASN: u32 = 65003;
+
 /// A session on which both sides can do all that the configuration offers.
 pub(super) fn session(config: &PeerConfig, id: u32) -> Session {
     let kind = config.session_type(OWN_ASN);
@@ -147,7 +150,7 @@ pub(super) fn session(config: &PeerConfig, id: u32) -> Session {
     Session {
         id,
         kind,
-        peer_asn: config.asn,
+        peer_asn: config.known_asn(OWN_ASN).unwrap_or(EXTERNAL_ASN),
         router_id,
         local_address: if config.address.is_ipv4() {
             ip("10.0.0.1")

@@ -97,9 +97,9 @@ impl ExportKey {
             long_lived: session.long_lived.is_some(),
             graceful_shutdown: own.graceful_shutdown || config.graceful_shutdown,
             local_as: config.local_as.filter(|_| external),
-            overridden: (external && config.as_override).then_some(config.asn),
+            overridden: (external && config.as_override).then_some(session.peer_asn),
             private: (external && config.remove_private != RemovePrivate::Never)
-                .then_some((config.remove_private, config.asn)),
+                .then_some((config.remove_private, session.peer_asn)),
         }
     }
 

@@ -9,7 +9,7 @@ use super::export::ExportKey;
 use super::plane::Plane;
 use crate::config::{NextHopMode, PeerConfig};
 use crate::link;
-use crate::policy::LearnedFrom;
+use crate::policy::{LearnedFrom, SessionType};
 use crate::prefix::Prefix;
 use crate::rib::table::UNREACHABLE;
 use crate::rib::{AttrId, DestId, Path, PathSource};
@@ -162,7 +162,7 @@ impl Shared {
     /// Addresses of external peers whose group keeps the split horizon.
     fn external_peers(&self) -> impl Iterator<Item = IpAddr> {
         let external = |c: &&PeerConfig| {
-            c.asn != self.config.asn && c.next_hop == NextHopMode::Auto && c.interface.is_none()
+            c.session_type(self.config.asn) == SessionType::Ebgp && c.next_hop == NextHopMode::Auto && c.interface.is_none()
         };
         let slots = self.peers.iter().flatten().map(|slot| &slot.config);
         slots.filter(external).map(|config| config.address)

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
-use twill_bgp::config::Origination;
+use twill_bgp::config::{Origination, PeerAs};
 use twill_bgp::link;
 use twill_bgp::view::{PeerState, RouteQuery, RouteTable};
-use twill_bgp::{Config, PeerConfig};
+use twill_bgp::{Config, PeerConfig, PeerStatus};
 
 const THEIR_V4: &str = "198.18.0.0/24";
 const THEIR_V6: &str = "fd18::/64";
@@ -82,8 +82,8 @@ impl<'a> Frr<'a> {
     }
 }
 
-fn ours(lab: &Lab, passive: bool) -> Ours {
-    let mut peer = PeerConfig::on_link("cable", None, 64999);
+fn ours(lab: &Lab, asn: PeerAs, passive: bool) -> Ours {
+    let mut peer = PeerConfig::on_link("cable", None, asn);
     peer.timers.connect_retry = Duration::from_secs(1);
     peer.passive = passive;
     lab.ours(Config {
@@ -97,7 +97,7 @@ async fn routes_flow_both_ways(lab: &Lab, frr: &Frr<'_>, ours: &Ours) {
     let up = |p: &Vec<twill_bgp::PeerStatus>| p[0].state == PeerState::Established;
     let status = async || ours.handle.peers().await.unwrap();
     let peers = eventually("the session", status, up).await;
-    assert_eq!(peers[0].config.name(), "cable");
+    assert_eq!((&*peers[0].config.name(), peers[0].asn), ("cable", Some(64999)));
     let agreed = peers[0].negotiated.as_ref().unwrap();
     assert!(agreed.extended_next_hop, "{agreed:?}");
     let routes = [OUR_V4, OUR_V6].map(|n| (n.parse().unwrap(), Origination::default()));
@@ -138,7 +138,7 @@ async fn routes_flow_both_ways(lab: &Lab, frr: &Frr<'_>, ours: &Ours) {
 async fn we_find_the_neighbour_by_its_advertisements_and_dial() {
     let lab = Lab::new();
     let frr = Frr::start(&lab, " neighbor cable passive\n").await;
-    let ours = ours(&lab, false);
+    let ours = ours(&lab, PeerAs::External, false);
     routes_flow_both_ways(&lab, &frr, &ours).await;
 }
 
@@ -146,8 +146,20 @@ async fn we_find_the_neighbour_by_its_advertisements_and_dial() {
 async fn the_neighbour_finds_us_by_ours_and_dials() {
     let lab = Lab::new();
     let frr = Frr::start(&lab, "").await;
-    let ours = ours(&lab, true);
+    let ours = ours(&lab, PeerAs::Number(64999), true);
     routes_flow_both_ways(&lab, &frr, &ours).await;
+}
+
+#[tokio::test]
+async fn an_external_neighbour_is_none_where_an_internal_one_is_meant() {
+    let lab = Lab::new();
+    let _frr = Frr::start(&lab, "").await;
+    let ours = ours(&lab, PeerAs::Internal, false);
+    let told = async || ours.handle.peers().await.unwrap().remove(0);
+    let refused = |p: &PeerStatus| p.last_error_sent.as_deref().is_some_and(|e| e.starts_with("2/2"));
+    let status = eventually("a refusal", told, refused).await;
+    assert_ne!(status.state, PeerState::Established);
+    assert_eq!(status.asn, Some(64512), "ours is what it should have");
 }
 
 #[tokio::test]

@@ -105,12 +105,17 @@ fn gauges(out: &mut String, peers: &[PeerStatus]) {
                 .is_some_and(|b| b.state == twill_bgp::bfd::State::Up),
         )
     };
-    let rows: [Row<PeerStatus>; 7] = [
+    let rows: [Row<PeerStatus>; 8] = [
         ("peer_established", "1 for each established session", established),
         (
             "peer_state",
             "State of each peer's FSM: 1 Idle, 2 Connect, 3 Active, 4 OpenSent, 5 OpenConfirm, 6 Established",
             state,
+        ),
+        (
+            "peer_remote_as",
+            "The peer's AS number; 0 while one that may have any has not said its own",
+            |p| p.asn.unwrap_or(0).into(),
         ),
         ("peer_state_seconds", "Time in this state", |p| {
             p.state_age.as_secs()
@@ -206,7 +211,7 @@ pub(crate) fn sample(address: &str) -> PeerStatus {
     PeerStatus {
         address,
         description: String::new(),
-        asn: 65001,
+        asn: Some(65001),
         session: SessionType::Ebgp,
         state: PeerState::Established,
         state_age: std::time::Duration::from_secs(7),
@@ -241,6 +246,7 @@ mod tests {
             "# TYPE twill_bgp_peer_established gauge",
             "twill_bgp_peer_established{peer=\"192.0.2.1\"} 1",
             "twill_bgp_peer_state{peer=\"192.0.2.1\"} 6",
+            "twill_bgp_peer_remote_as{peer=\"192.0.2.1\"} 65001",
             "twill_bgp_peer_prefixes_received{peer=\"192.0.2.1\",family=\"ipv4-unicast\"} 81",
             "twill_bgp_peer_warnings{peer=\"192.0.2.1\"} 1",
             "# TYPE twill_bgp_peer_updates_in_total counter",

@@ -131,7 +131,7 @@ impl Said {
             let Some(error) = error.into_iter().find(|e| is_of_open(e)) else {
                 continue;
             };
-            let why = format!("{error}; AS {} is configured for it", peer.asn);
+            let why = format!("{error}; {} is configured for it", peer.config.asn);
             if self.errors.get(&peer.address) != Some(&why) {
                 self.errors.insert(peer.address, why.clone());
                 news.push((peer.address, why));

@@ -3,7 +3,7 @@
 use super::monitor::Bfd;
 use super::{Defaults, FamilyName, PORT, families};
 use crate::config::{
-    AddPath, GracefulRestart, LocalAs, NextHopMode, PeerConfig, RemovePrivate, Secret, Timers,
+    AddPath, GracefulRestart, LocalAs, NextHopMode, PeerAs, PeerConfig, RemovePrivate, Secret, Timers,
 };
 use crate::family::Families;
 use ipnet::IpNet;
@@ -38,6 +38,44 @@ enum RemovePrivateName {
     Never,
     All,
     Replace,
+}
+
+/// A number, `external` or `internal`.
+#[derive(Clone, Copy)]
+pub(super) struct AsNumber(pub(super) PeerAs);
+
+impl<'de> Deserialize<'de> for AsNumber {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = AsNumber;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an AS number (1 to 4294967295), external or internal")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<AsNumber, E> {
+                let number = u32::try_from(number);
+                let number = number.map_err(|_| {
+                    E::invalid_value(serde::de::Unexpected::Other("a number that large"), &self)
+                })?;
+                Ok(AsNumber(PeerAs::Number(number)))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<AsNumber, E> {
+                match word {
+                    "external" => Ok(AsNumber(PeerAs::External)),
+                    "internal" => Ok(AsNumber(PeerAs::Internal)),
+                    // Numbers may stand in quotes.
+                    _ => match word.parse() {
+                        Ok(number) => Ok(AsNumber(PeerAs::Number(number))),
+                        Err(_) => Err(E::invalid_value(serde::de::Unexpected::Str(word), &self)),
+                    },
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 /// An address, or `fe80::1%eth0`.
@@ -80,7 +118,7 @@ pub(super) struct Peer {
     pub(super) group: Option<String>,
     pub(super) max_peers: Option<u32>,
     pub(super) port: Option<u16>,
-    pub(super) as_number: Option<u32>,
+    pub(super) as_number: Option<AsNumber>,
     pub(super) passive: Option<bool>,
     password: Option<String>,
     ttl_security_hops: Option<u8>,
@@ -166,7 +204,7 @@ impl Peer {
     }
 
     /// The peer with this AS number, at its address or on its link; what is wrong with that otherwise.
-    pub(super) fn somebody(&self, asn: u32) -> Result<PeerConfig, &'static str> {
+    pub(super) fn somebody(&self, asn: PeerAs) -> Result<PeerConfig, &'static str> {
         let in_address = self.address.as_ref().and_then(|h| h.interface.as_ref());
         if in_address.is_some() && self.interface.is_some() {
             return Err("its interface stands in the address already");

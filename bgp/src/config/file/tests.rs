@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{RemovePrivate, Secret, Timers};
+use crate::config::{PeerAs, RemovePrivate, Secret, Timers};
 use crate::policy::Policy;
 use std::time::Duration;
 
@@ -76,6 +76,19 @@ fn every_key_arrives_where_it_belongs() {
 }
 
 #[test]
+fn whose_number_is_not_known_is_external_or_internal() {
+    let file = parse(&minimal(
+        "groups: {racks: {asNumber: external}}\npeers:\n  - {interface: eth0, group: racks}\n  \
+         - {address: 10.99.0.2, asNumber: internal}\n  - {range: 10.128.0.0/16, asNumber: external}\n  \
+         - {interface: eth1, asNumber: 65001}",
+    ));
+    let peers: Vec<_> = file.config.peers.iter().map(|p| p.asn).collect();
+    let number = PeerAs::Number(65001);
+    assert_eq!(peers, [PeerAs::External, PeerAs::Internal, number]);
+    assert_eq!(file.config.ranges[0].template.asn, PeerAs::External);
+}
+
+#[test]
 fn what_is_not_said_is_as_for_a_daemon_under_an_operators_hand() {
     let file = parse(&minimal("peers: [{address: 10.99.0.2, asNumber: 65001}]"));
     let peer = &file.config.peers[0];
@@ -140,8 +153,17 @@ fn a_value_that_cannot_be_is_refused_by_its_key() {
     );
     check(
         &minimal("peers: [{address: 10.0.0.3, asNumber: x}]"),
-        &["peers[0].asNumber"],
+        &["peers[0].asNumber", "external or internal"],
     );
+    check(
+        &minimal("peers: [{address: 10.0.0.3, asNumber: 4294967296}]"),
+        &["peers[0].asNumber", "external or internal"],
+    );
+    check(
+        &minimal("peers: [{interface: eth0, asNumber: external, routeReflectorClient: true}]"),
+        &["only an internal peer"],
+    );
+    check(&minimal("peers: [{interface: eth0}]"), &["peers[0]", "asNumber"]);
     check(&minimal("fib: bird"), &["line 3", "fib"]);
     check(
         &minimal("defaults: {families: [vpnv4]}"),
@@ -345,15 +367,15 @@ peers:
     ));
     let said = |p: &PeerConfig| {
         let key = p.password.is_some();
-        (p.asn, p.timers.hold_secs, p.passive, key)
+        (p.known_asn(0), p.timers.hold_secs, p.passive, key)
     };
     let peers: Vec<_> = file.config.peers.iter().map(said).collect();
     assert_eq!(
         peers,
         [
-            (65001, 9, true, true),
-            (65002, 12, false, true),
-            (65003, 30, false, false)
+            (Some(65001), 9, true, true),
+            (Some(65002), 12, false, true),
+            (Some(65003), 30, false, false)
         ]
     );
     let keepalive = file.config.peers[0].timers.keepalive;
@@ -361,7 +383,7 @@ peers:
     let range = &file.config.ranges[0];
     assert_eq!(
         (range.peers_max, said(&range.template)),
-        (7, (65001, 9, true, true))
+        (7, (Some(65001), 9, true, true))
     );
 }
 

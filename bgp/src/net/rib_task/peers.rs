@@ -311,7 +311,7 @@ fn status(
     PeerStatus {
         address: config.address,
         description: config.description.clone(),
-        asn: config.asn,
+        asn: report.session.as_ref().map(|s| s.peer_asn).or_else(|| config.known_asn(own_asn)),
         session: config.session_type(own_asn),
         state: report.state,
         state_age: now.duration_since(report.since),

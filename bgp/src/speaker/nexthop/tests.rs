@@ -171,12 +171,8 @@ impl Bench {
 fn session(config: &PeerConfig) -> Session {
     Session {
         id: 1,
-        kind: if config.asn == 64512 {
-            SessionType::Ibgp
-        } else {
-            SessionType::Ebgp
-        },
-        peer_asn: config.asn,
+        kind: config.session_type(64512),
+        peer_asn: config.known_asn(64512).unwrap(),
         router_id: match config.address {
             IpAddr::V4(a) => a,
             IpAddr::V6(_) => panic!("IPv4 here"),

@@ -1,9 +1,9 @@
 //! AS numbers, communities and next hops on the way through.
 
-use crate::config::{Config, LocalAs, Origination, PeerConfig, RemovePrivate};
+use crate::config::{Config, LocalAs, Origination, PeerAs, PeerConfig, RemovePrivate};
 use crate::family::Families;
 use crate::policy::{Action, Policy, Term, Verdict};
-use crate::speaker::bench::{Bench, OWN_ASN, Route, ip};
+use crate::speaker::bench::{Bench, EXTERNAL_ASN, OWN_ASN, Route, ip};
 use crate::wire::RouteRefresh;
 use crate::wire::community::{GRACEFUL_SHUTDOWN, LLGR_STALE, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED};
 use std::net::Ipv4Addr;
@@ -92,6 +92,15 @@ fn sites_that_share_a_number_hear_of_each_other_by_as_override() {
         through(path, |_| (), |_| ()).as_deref(),
         Some("64512 65002 65003 65003")
     );
+}
+
+#[test]
+fn a_peer_whose_number_is_not_configured_has_the_one_that_it_said() {
+    let any = |b: &mut PeerConfig| (b.asn, b.as_override) = (PeerAs::External, true);
+    let path = &[65002, EXTERNAL_ASN, 7];
+    assert_eq!(through(path, |_| (), any).as_deref(), Some("64512 65002 64512 7"));
+    let inside = |b: &mut PeerConfig| b.asn = PeerAs::Internal;
+    assert_eq!(through(path, |_| (), inside).as_deref(), Some("65002 65003 7"));
 }
 
 #[test]

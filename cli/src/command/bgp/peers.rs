@@ -62,7 +62,7 @@ fn text(reply: &PeersReply, wide: bool) -> String {
         let mut cells = vec![
             p.address.clone(),
             kind(p.r#type()).to_owned(),
-            p.remote_as.to_string(),
+            remote_as(p),
             p.state.clone(),
             since(p.since_unix_secs),
             duration(p.uptime_secs),
@@ -99,6 +99,14 @@ fn text(reply: &PeersReply, wide: bool) -> String {
         warnings.collect::<String>(),
         table::plain(&headings, &rows)
     )
+}
+
+/// The peer's AS number, if it is known.
+pub(super) fn remote_as(peer: &Peer) -> String {
+    match peer.remote_as {
+        0 => "-".to_owned(),
+        asn => asn.to_string(),
+    }
 }
 
 /// A peer for machines.

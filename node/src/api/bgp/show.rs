@@ -43,7 +43,7 @@ pub(super) fn peer(derived: &Derived, now_secs: u64, status: &PeerStatus) -> Pee
         address: status.config.name(),
         port: status.config.port.into(),
         r#type: kind.into(),
-        remote_as: status.asn,
+        remote_as: status.asn.unwrap_or(0),
         local_as: status.config.local_asn(derived.config.asn),
         state: status.state.to_string(),
         since_unix_secs: i64::try_from(now_secs.saturating_sub(uptime_secs)).unwrap_or(i64::MAX),

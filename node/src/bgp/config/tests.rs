@@ -60,9 +60,14 @@ fn peers(extra: &[(Kind, &str, &str)]) -> Vec<String> {
     lines(&derive("n1", &fabric(&objects)).unwrap())
 }
 
+/// The AS number of a peer, which a resource always says.
+fn asn_of(peer: &PeerConfig) -> u32 {
+    peer.known_asn(0).unwrap()
+}
+
 fn lines(derived: &Derived) -> Vec<String> {
     let line = |p: &PeerConfig| {
-        let mut words = vec![p.address.to_string(), p.asn.to_string(), p.port.to_string()];
+        let mut words = vec![p.address.to_string(), asn_of(p).to_string(), p.port.to_string()];
         words.push(match derived.sources[&p.address].kind {
             PeerType::Mesh => "mesh".into(),
             PeerType::Global => format!("global:{}", p.description),
@@ -333,7 +338,7 @@ fn every_field_of_a_peer_reaches_its_session() {
     );
     let peer = peer_of(&derived, "192.0.2.1");
     assert_eq!(
-        (peer.port, peer.asn, peer.next_hop),
+        (peer.port, asn_of(peer), peer.next_hop),
         (1790, 65001, NextHopMode::Keep)
     );
     assert_eq!((peer.ttl_security_hops, peer.own_as_allowed), (Some(2), 2));
@@ -574,7 +579,7 @@ fn a_session_policy_tunes_the_sessions_that_it_names_and_no_others() {
         (9, secs(7), Some(7)),
         "the first by name decides, and Calico's own field before it"
     );
-    let mesh = derived.config.peers.iter().find(|p| p.asn == 64512).unwrap();
+    let mesh = derived.config.peers.iter().find(|p| asn_of(p) == 64512).unwrap();
     assert_eq!((mesh.timers.hold_secs, mesh.prefixes_max), (60, None));
     assert_eq!(mesh.import.default, twill_bgp::policy::Verdict::Accept);
     assert_eq!(tor.import.default, twill_bgp::policy::Verdict::Reject);
