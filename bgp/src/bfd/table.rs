@@ -19,8 +19,10 @@ const TTL: u8 = 255;
 pub struct Demand {
     /// Its parameters.
     pub params: Params,
-    /// The address to send from: our end of the BGP session.
+    /// The address to send from: our end of the BGP session; a link-local one with its link ([`crate::link`]).
     pub local: IpAddr,
+    /// The address to send to, likewise: what the peer is known by need not be one.
+    pub remote: IpAddr,
     /// The BGP session that this protects, by number.
     pub session: u32,
 }
@@ -28,7 +30,8 @@ pub struct Demand {
 /// A datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'a> {
-    /// Its source.
+    /// Its source; a link-local one with the link that it came in by ([`crate::link`]): on another link it is another's
+    /// (RFC 5881 section 4).
     pub from: IpAddr,
     /// The TTL or hop limit that it came with, if the system said it.
     pub ttl: Option<u8>,
@@ -76,6 +79,8 @@ pub enum Output {
         peer: IpAddr,
         /// From this address.
         local: IpAddr,
+        /// To this address.
+        remote: IpAddr,
         /// To port 4784 instead of 3784.
         multihop: bool,
         /// The session.
@@ -111,6 +116,8 @@ struct Entry {
 pub struct Table {
     entries: BTreeMap<u32, Entry>,
     by_peer: BTreeMap<IpAddr, u32>,
+    /// By the address that packets come from.
+    by_remote: BTreeMap<IpAddr, u32>,
     deadlines: BTreeSet<(Instant, u32)>,
     random: u64,
     out: VecDeque<Output>,
@@ -123,6 +130,7 @@ impl Table {
         Self {
             entries: BTreeMap::new(),
             by_peer: BTreeMap::new(),
+            by_remote: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             // Small seeds have few bits.
             random: (seed | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -150,7 +158,8 @@ impl Table {
     fn want(&mut self, now: Instant, peer: IpAddr, demand: Demand) {
         if let Some(discriminator) = self.by_peer.get(&peer).copied() {
             let same = self.entries.get(&discriminator).is_some_and(|e| {
-                e.demand.local == demand.local && e.demand.params.multihop == demand.params.multihop
+                (e.demand.local, e.demand.remote) == (demand.local, demand.remote)
+                    && e.demand.params.multihop == demand.params.multihop
             });
             if same {
                 self.with(discriminator, |entry| {
@@ -168,6 +177,7 @@ impl Table {
         let discriminator = self.discriminator();
         let seed = self.next_random();
         self.by_peer.insert(peer, discriminator);
+        self.by_remote.insert(demand.remote, discriminator);
         self.entries.insert(
             discriminator,
             Entry {
@@ -201,6 +211,9 @@ impl Table {
             if self.by_peer.get(&entry.peer) == Some(&discriminator) {
                 self.by_peer.remove(&entry.peer);
             }
+            if self.by_remote.get(&entry.demand.remote) == Some(&discriminator) {
+                self.by_remote.remove(&entry.demand.remote);
+            }
             self.push(Output::Gone(discriminator));
         }
     }
@@ -215,11 +228,11 @@ impl Table {
         }
         let packet = Packet::decode(datagram.payload)?;
         let discriminator = match packet.your_discriminator {
-            0 => *self.by_peer.get(&datagram.from).ok_or(Dropped::NoSession)?,
+            0 => *self.by_remote.get(&datagram.from).ok_or(Dropped::NoSession)?,
             known => known,
         };
         let entry = self.entries.get(&discriminator).ok_or(Dropped::NoSession)?;
-        if entry.peer != datagram.from || entry.demand.params.multihop != datagram.multihop {
+        if entry.demand.remote != datagram.from || entry.demand.params.multihop != datagram.multihop {
             return Err(Dropped::NoSession);
         }
         self.with(discriminator, |entry| entry.machine.receive(now, &packet));
@@ -276,6 +289,7 @@ impl Table {
             out.push(Output::Send {
                 peer,
                 local: demand.local,
+                remote: demand.remote,
                 multihop: demand.params.multihop,
                 discriminator,
                 packet,

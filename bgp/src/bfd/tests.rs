@@ -281,6 +281,7 @@ fn a_peer_that_wants_nothing_is_sent_nothing() {
 }
 
 mod table {
+    use super::super::table::Dropped;
     use super::*;
     use std::collections::BTreeMap;
     use std::net::IpAddr;
@@ -293,6 +294,7 @@ mod table {
         let demand = Demand {
             params: params(50, 3),
             local: at(1),
+            remote: at(2),
             session,
         };
         BTreeMap::from([(at(2), demand)])
@@ -326,6 +328,55 @@ mod table {
         .encode()
     }
 
+    #[test]
+    fn one_address_on_two_links_is_two_peers() {
+        let on = |link| IpAddr::from(crate::link::scoped("fe80::1".parse().unwrap(), link));
+        let demand = |link| Demand {
+            params: params(50, 3),
+            local: IpAddr::from(crate::link::scoped("fe80::9".parse().unwrap(), link)),
+            remote: on(link),
+            session: link,
+        };
+        let named = |name: &str| crate::link::identity(name, None);
+        let wanted = BTreeMap::from([(named("eth0"), demand(3)), (named("eth1"), demand(4))]);
+        let (now, mut table) = (Instant::now(), Table::new(7));
+        table.demand(now, &wanted);
+        let hello = heard(State::Down, 0);
+        let from = |from| Received {
+            from,
+            ..datagram(&hello)
+        };
+        table.receive(now, &from(on(4))).unwrap();
+        let state = |table: &Table, name| table.view(named(name)).unwrap().state;
+        assert_eq!((state(&table, "eth0"), state(&table, "eth1")), (State::Down, State::Init));
+        // By no link, and by one that has no session, it is nobody's.
+        for other in [0, 5] {
+            assert_eq!(table.receive(now, &from(on(other))), Err(Dropped::NoSession));
+        }
+        // Nor does knowing the number help.
+        outputs(&mut table);
+        table.tick(now + Duration::from_secs(2));
+        let sent = outputs(&mut table).into_iter().find_map(|o| match o {
+            super::super::table::Output::Send {
+                discriminator, remote, ..
+            } if remote == on(3) => Some(discriminator),
+            _ => None,
+        });
+        let known = heard(State::Init, sent.unwrap());
+        let stranger = Received {
+            from: on(4),
+            ..datagram(&known)
+        };
+        assert_eq!(table.receive(now, &stranger), Err(Dropped::NoSession));
+        // The neighbour is another one now: the session begins anew.
+        let mut other = wanted.clone();
+        let place = other.get_mut(&named("eth1")).unwrap();
+        place.remote = IpAddr::from(crate::link::scoped("fe80::2".parse().unwrap(), 4));
+        table.demand(now, &other);
+        assert_eq!(table.receive(now, &from(on(4))), Err(Dropped::NoSession));
+        assert_eq!(state(&table, "eth1"), State::Down);
+    }
+
     fn datagram(payload: &[u8]) -> Received<'_> {
         Received {
             from: at(2),
@@ -337,7 +388,6 @@ mod table {
 
     #[test]
     fn a_packet_finds_its_session_and_a_strangers_finds_none() {
-        use super::super::table::Dropped;
         let now = Instant::now();
         let mut table = Table::new(5);
         table.demand(now, &wanted(1));

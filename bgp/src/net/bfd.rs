@@ -10,6 +10,7 @@
 use super::peer_task::until;
 use crate::bfd::table::{BfdView, Demand, Output, Received, Table};
 use crate::bfd::{Change, PORT_MULTIHOP, PORT_SINGLE_HOP, SOURCE_PORT_MIN};
+use crate::link;
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -224,12 +225,14 @@ impl BfdTask {
                 Output::Send {
                     peer,
                     local,
+                    remote,
                     multihop,
                     discriminator,
                     packet,
                 } => {
                     touched.insert(peer);
-                    self.send(peer, local, multihop, discriminator, &packet);
+                    let to = socket_address(remote, port(multihop));
+                    self.send(to, local, discriminator, &packet);
                 }
                 Output::Changed {
                     peer,
@@ -264,20 +267,19 @@ impl BfdTask {
         );
     }
 
-    fn send(&mut self, peer: IpAddr, local: IpAddr, multihop: bool, discriminator: u32, packet: &[u8]) {
-        let port = if multihop { PORT_MULTIHOP } else { PORT_SINGLE_HOP };
+    fn send(&mut self, to: SocketAddr, local: IpAddr, discriminator: u32, packet: &[u8]) {
         if !self.senders.contains_key(&discriminator) {
             let socket = self.sender(local);
             if let Err(error) = &socket {
-                tracing::warn!(%peer, %local, %error, "no port to send bfd packets from");
+                tracing::warn!(%to, %error, "no port to send bfd packets from");
             }
             self.senders.insert(discriminator, socket.ok());
         }
         // What a full queue or a missing route swallows is lost as on a bad link: that is what BFD is there to see.
         if let Some(Some(socket)) = self.senders.get(&discriminator)
-            && let Err(error) = socket.send_to(packet, SocketAddr::new(peer, port))
+            && let Err(error) = socket.send_to(packet, to)
         {
-            tracing::trace!(%peer, %error, "a bfd packet was not sent");
+            tracing::trace!(%to, %error, "a bfd packet was not sent");
         }
     }
 
@@ -300,7 +302,7 @@ impl BfdTask {
             self.port = self.port.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let places = u64::from(u16::MAX - SOURCE_PORT_MIN) + 1;
             let port = SOURCE_PORT_MIN + u16::try_from((self.port >> 33) % places).unwrap_or(0);
-            result = socket.bind(&SockAddr::from(SocketAddr::new(local, port)));
+            result = socket.bind(&SockAddr::from(socket_address(local, port)));
             if !result
                 .as_ref()
                 .is_err_and(|e| e.kind() == io::ErrorKind::AddrInUse)
@@ -320,13 +322,23 @@ fn domain(address: IpAddr) -> Domain {
     }
 }
 
+const fn port(multihop: bool) -> u16 {
+    if multihop { PORT_MULTIHOP } else { PORT_SINGLE_HOP }
+}
+
 fn receive_address(demand: &Demand) -> SocketAddr {
-    let port = if demand.params.multihop {
-        PORT_MULTIHOP
-    } else {
-        PORT_SINGLE_HOP
-    };
-    SocketAddr::new(demand.local, port)
+    socket_address(demand.local, port(demand.params.multihop))
+}
+
+/// As the system knows it: a link-local address has its link beside it.
+fn socket_address(address: IpAddr, port: u16) -> SocketAddr {
+    match address {
+        IpAddr::V4(_) => SocketAddr::new(address, port),
+        IpAddr::V6(v6) => {
+            let (plain, link) = link::split(v6);
+            SocketAddrV6::new(plain, port, 0, link).into()
+        }
+    }
 }
 
 /// A socket that says the TTL of each datagram.
@@ -375,7 +387,8 @@ fn receive(socket: &UdpSocket, buf: &mut [u8]) -> io::Result<(usize, IpAddr, Opt
     });
     let from = message.address.and_then(|a| {
         let v4 = a.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-        v4.or_else(|| a.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        let v6 = || Some(link::scoped(a.as_sockaddr_in6()?.ip(), a.as_sockaddr_in6()?.scope_id()));
+        v4.or_else(|| v6().map(IpAddr::V6))
     });
     let from = from.ok_or(io::ErrorKind::InvalidData)?;
     Ok((message.bytes, from, ttl))

@@ -2,12 +2,13 @@
 
 use crate::config::PeerConfig;
 use crate::fsm::ConnId;
+use crate::link;
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -50,6 +51,15 @@ struct Outgoing {
     octets: Bytes,
     /// The last of a batch of this session: the speaker wants to know.
     batch_of: Option<u32>,
+}
+
+/// Where a connection ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ends {
+    /// Our port and the peer's.
+    pub(super) ports: (u16, u16),
+    /// The peer's address; a link-local one with its link.
+    pub(super) remote: Option<IpAddr>,
 }
 
 /// What a link may do about octets that have come.
@@ -166,13 +176,22 @@ impl Link {
         }
     }
 
-    /// Our port and the peer's; zeros when the connection has gone.
-    pub(super) fn ports(&self) -> (u16, u16) {
+    /// Where the connection ends; nothing when it has gone.
+    pub(super) fn ends(&self) -> Ends {
         let (State::Open(stream) | State::Closing(stream, _)) = &self.state else {
-            return (0, 0);
+            return Ends::default();
         };
-        let port = |a: io::Result<std::net::SocketAddr>| a.map_or(0, |a| a.port());
-        (port(stream.local_addr()), port(stream.peer_addr()))
+        let peer = stream.peer_addr().ok();
+        Ends {
+            ports: (
+                stream.local_addr().map_or(0, |a| a.port()),
+                peer.map_or(0, |a| a.port()),
+            ),
+            remote: peer.map(|a| match a {
+                SocketAddr::V6(v6) => link::scoped(*v6.ip(), v6.scope_id()).to_canonical(),
+                SocketAddr::V4(v4) => IpAddr::V4(*v4.ip()),
+            }),
+        }
     }
 
     fn stream(&mut self) -> Option<&mut TcpStream> {

@@ -1,6 +1,6 @@
 //! One task a peer: it runs the FSM and carries its connections' octets. A panic in the FSM ends the session, not the task.
 
-use super::link::{Happened, Link, Reading};
+use super::link::{Ends, Happened, Link, Reading};
 use super::permit::Permit;
 use super::report::SharedReport;
 use crate::config::PeerConfig;
@@ -43,8 +43,7 @@ pub(super) enum PeerCommand {
 /// From a peer task to the RIB task.
 #[derive(Debug)]
 pub(super) enum PeerEvent {
-    /// The session, our port and the peer's.
-    Up(Box<Session>, (u16, u16)),
+    Up(Box<Session>, Ends),
     Down(Down),
     Routes(u32, Routes),
     Refresh(u32, RouteRefresh),
@@ -323,8 +322,8 @@ impl PeerTask {
             Output::Up(conn, up) => {
                 tracing::info!(peer = %self.fsm.config().name(), "bgp session established");
                 self.session = Some((conn, up.id));
-                let ports = self.links.iter().find(|l| l.id == conn).map(Link::ports);
-                self.pending.push(PeerEvent::Up(up, ports.unwrap_or_default()));
+                let ends = self.links.iter().find(|l| l.id == conn).map(Link::ends);
+                self.pending.push(PeerEvent::Up(up, ends.unwrap_or_default()));
             }
             Output::Down(down) => {
                 tracing::info!(peer = %self.fsm.config().name(), cause = %down.cause, "bgp session ended");

@@ -51,6 +51,8 @@ struct PeerHandle {
     address: IpAddr,
     /// What people call it.
     name: String,
+    /// The other end of its last session: a peer that is an interface is known by no address.
+    remote: IpAddr,
     /// Connections handed over.
     accepted: u64,
     /// The task has no connection left, as far as is known.

@@ -210,7 +210,16 @@ impl Lab {
 
     /// Runs our speaker in its namespace.
     pub(crate) fn ours(&self, config: Config) -> Ours {
-        let path = format!("/run/netns/{}", self.ours);
+        Self::speaker(&self.ours, config)
+    }
+
+    /// Runs a speaker of ours at the other end.
+    pub(crate) fn theirs(&self, config: Config) -> Ours {
+        Self::speaker(&self.theirs, config)
+    }
+
+    fn speaker(namespace: &str, config: Config) -> Ours {
+        let path = format!("/run/netns/{namespace}");
         let (tx, rx) = std::sync::mpsc::channel();
         let (kill, killed) = oneshot::channel();
         let thread = std::thread::spawn(move || {

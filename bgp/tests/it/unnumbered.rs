@@ -5,7 +5,8 @@ use crate::lab::{Daemon, Lab, Ours, at, eventually};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use twill_bgp::bfd::{Params, State};
 use twill_bgp::config::{Origination, PeerAs};
 use twill_bgp::link;
 use twill_bgp::view::{PeerState, RouteQuery, RouteTable};
@@ -16,10 +17,13 @@ const THEIR_V6: &str = "fd18::/64";
 const OUR_V4: &str = "10.244.0.0/26";
 const OUR_V6: &str = "fd44::/122";
 
-/// zebra, which knows of neighbours, and bgpd.
+/// What the issue asks for.
+const FAILOVER: Duration = Duration::from_secs(1);
+
+/// zebra, which knows of neighbours, bgpd and bfdd.
 struct Frr<'a> {
     lab: &'a Lab,
-    _daemons: [Daemon; 2],
+    _daemons: [Daemon; 3],
 }
 
 impl<'a> Frr<'a> {
@@ -39,20 +43,8 @@ impl<'a> Frr<'a> {
             let (file, pid) = (format!("{dir}/{name}.conf"), format!("{dir}/{name}.pid"));
             let (binary, zserv) = (format!("/usr/lib/frr/{name}"), format!("{dir}/zserv"));
             std::fs::write(&file, text).unwrap();
-            let common = [
-                &*binary,
-                "-z",
-                &zserv,
-                "-f",
-                &file,
-                "-i",
-                &pid,
-                "--vty_socket",
-                &dir,
-                "-P",
-                "0",
-            ];
-            lab.daemon(&[&common[..], more].concat())
+            let common = [&*binary, "-z", &zserv, "-f", &file, "-i", &pid];
+            lab.daemon(&[&common[..], &["--vty_socket", &dir, "-P", "0"], more].concat())
         };
         let zebra = start(
             "zebra",
@@ -62,9 +54,11 @@ impl<'a> Frr<'a> {
         let socket = lab.dir().join("zserv");
         eventually("zebra", async || socket.exists(), |there| *there).await;
         let bgpd = start("bgpd", &config, &["-S", "-p", "179"]);
+        let control = format!("{dir}/bfdd.sock");
+        let bfdd = start("bfdd", "", &["--bfdctl", &control]);
         Self {
             lab,
-            _daemons: [zebra, bgpd],
+            _daemons: [zebra, bgpd, bfdd],
         }
     }
 
@@ -82,19 +76,59 @@ impl<'a> Frr<'a> {
     }
 }
 
-fn ours(lab: &Lab, asn: PeerAs, passive: bool) -> Ours {
+fn neighbour(asn: PeerAs, change: impl FnOnce(&mut PeerConfig)) -> PeerConfig {
     let mut peer = PeerConfig::on_link("cable", None, asn);
     peer.timers.connect_retry = Duration::from_secs(1);
-    peer.passive = passive;
-    lab.ours(Config {
+    change(&mut peer);
+    peer
+}
+
+fn speaker(asn: u32, id: &str, peer: PeerConfig) -> Config {
+    Config {
         listen: vec![SocketAddr::new(at("::"), 179)],
         peers: vec![peer],
-        ..Config::new(64512, "10.9.0.1".parse().unwrap())
-    })
+        ..Config::new(asn, id.parse().unwrap())
+    }
+}
+
+fn ours(lab: &Lab, asn: PeerAs, passive: bool) -> Ours {
+    lab.ours(speaker(
+        64512,
+        "10.9.0.1",
+        neighbour(asn, |p| p.passive = passive),
+    ))
+}
+
+/// Every 100 ms, dead after 300.
+fn protected(peer: &mut PeerConfig) {
+    peer.timers.hold_secs = 240;
+    peer.bfd = Some(Params {
+        min_tx: Duration::from_millis(100),
+        min_rx: Duration::from_millis(100),
+        multiplier: 3,
+        multihop: false,
+    });
+}
+
+async fn status(ours: &Ours) -> PeerStatus {
+    ours.handle.peers().await.unwrap().remove(0)
+}
+
+async fn bfd_is_up(ours: &Ours) {
+    let up =
+        |p: &PeerStatus| p.state == PeerState::Established && p.bfd.is_some_and(|b| b.state == State::Up);
+    eventually("a session with BFD up", async || status(ours).await, up).await;
+}
+
+/// How long after a cut the session is over, and what was said of it.
+async fn ends_with(ours: &Ours, cut: Instant) -> (Duration, Option<String>) {
+    let over = |p: &PeerStatus| p.state != PeerState::Established;
+    let status = eventually("the session ends", async || status(ours).await, over).await;
+    (cut.elapsed(), status.last_error_sent)
 }
 
 async fn routes_flow_both_ways(lab: &Lab, frr: &Frr<'_>, ours: &Ours) {
-    let up = |p: &Vec<twill_bgp::PeerStatus>| p[0].state == PeerState::Established;
+    let up = |p: &Vec<PeerStatus>| p[0].state == PeerState::Established;
     let status = async || ours.handle.peers().await.unwrap();
     let peers = eventually("the session", status, up).await;
     assert_eq!((&*peers[0].config.name(), peers[0].asn), ("cable", Some(64999)));
@@ -148,6 +182,42 @@ async fn the_neighbour_finds_us_by_ours_and_dials() {
     let frr = Frr::start(&lab, "").await;
     let ours = ours(&lab, PeerAs::Number(64999), true);
     routes_flow_both_ways(&lab, &frr, &ours).await;
+}
+
+#[tokio::test]
+async fn bfd_between_link_local_addresses_ends_a_dead_session_in_time() {
+    let lab = Lab::new();
+    let near = lab.ours(speaker(64512, "10.9.0.1", neighbour(PeerAs::External, protected)));
+    let far = lab.theirs(speaker(64999, "10.9.0.2", neighbour(PeerAs::External, protected)));
+    bfd_is_up(&near).await;
+    bfd_is_up(&far).await;
+    assert_eq!(status(&far).await.asn, Some(64512));
+    let cut = Instant::now();
+    lab.cut();
+    for speaker in [&near, &far] {
+        let (took, said) = ends_with(speaker, cut).await;
+        assert_eq!(said.as_deref(), Some("6/10 BFD down"));
+        assert!(took < FAILOVER, "{took:?}");
+    }
+    lab.heal();
+    bfd_is_up(&near).await;
+}
+
+#[tokio::test]
+async fn frr_protects_its_interface_peer_with_bfd() {
+    let lab = Lab::new();
+    let fast = " neighbor cable bfd 3 100 100\n";
+    let frr = Frr::start(&lab, fast).await;
+    let ours = lab.ours(speaker(64512, "10.9.0.1", neighbour(PeerAs::External, protected)));
+    bfd_is_up(&ours).await;
+    let seen = async || frr.ask("show bgp neighbors cable json").replace(' ', "");
+    let up = |text: &String| text.contains("\"status\":\"Up\"");
+    eventually("FRR's BFD session", seen, up).await;
+    let cut = Instant::now();
+    lab.cut();
+    let (took, said) = ends_with(&ours, cut).await;
+    assert_eq!(said.as_deref(), Some("6/10 BFD down"));
+    assert!(took < FAILOVER, "{took:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Peers and their tasks: who comes and goes, what they say, and what operators are shown of them.
 
 use super::{PEER_COMMANDS_MAX, PeerHandle, RibTask};
-use crate::bfd::Demand;
+use crate::bfd::{Demand, Params};
 use crate::config::PeerConfig;
 use crate::config::limits::WARN_PERCENT;
 use crate::family::PerFamily;
@@ -40,6 +40,7 @@ impl RibTask {
                             report,
                             address,
                             name,
+                            remote: address,
                             accepted: 0,
                             vacant: false,
                             pending: false,
@@ -214,13 +215,14 @@ impl RibTask {
         }
         for event in events {
             match event {
-                PeerEvent::Up(session, ports) => {
+                PeerEvent::Up(session, ends) => {
                     self.session_changed(peer, PeerState::Established, None);
                     if let Some(handle) = self.peers.get_mut(&peer) {
                         handle.pending = false;
+                        handle.remote = ends.remote.unwrap_or(handle.address);
                     }
                     self.speaker.up(now, peer, (*session).clone());
-                    self.monitor.up(peer, &session, ports, &mut self.speaker);
+                    self.monitor.up(peer, &session, ends.ports, &mut self.speaker);
                     self.want_bfd(peer);
                 }
                 PeerEvent::Down(down) => {
@@ -242,17 +244,21 @@ impl RibTask {
         }
     }
 
-    /// BFD runs beside an established session that is configured for it, from the session's own address. A link-local one would
-    /// need its link, too, and is not served.
+    /// BFD runs beside an established session that is configured for it, between the session's own addresses; link-local ones
+    /// have their link with them, and are one hop apart whatever else is said.
     fn want_bfd(&self, peer: PeerId) {
         let (Some(config), Some(handle)) = (self.speaker.peer_config(peer), self.peers.get(&peer)) else {
             return;
         };
-        let linked = matches!(handle.address, IpAddr::V6(a) if a.is_unicast_link_local());
-        let demand = config.bfd.zip(self.speaker.session(peer)).filter(|_| !linked);
+        let linked = link::of(handle.remote) != 0;
+        let demand = config.bfd.zip(self.speaker.session(peer));
         let demand = demand.map(|(params, session)| Demand {
-            params,
+            params: Params {
+                multihop: params.multihop && !linked,
+                ..params
+            },
             local: session.local_address,
+            remote: handle.remote,
             session: session.id,
         });
         self.bfd.want(handle.address, demand);
