@@ -14,6 +14,7 @@ mod advert;
 mod bfd;
 mod dial;
 mod handle;
+mod hosts;
 mod link;
 mod listener;
 mod monitor;

@@ -223,6 +223,8 @@ pub struct Totals {
     pub pending: u64,
     /// Connections closed before a byte was read: of strangers, or too many.
     pub refused: u64,
+    /// Of these, connections of hosts that had too many without a session.
+    pub refused_of_crowds: u64,
     /// Panics in the work of sessions.
     pub panics: u64,
     /// What operators should look at: a bound is near, or was met.

@@ -348,7 +348,10 @@ mod table {
         };
         table.receive(now, &from(on(4))).unwrap();
         let state = |table: &Table, name| table.view(named(name)).unwrap().state;
-        assert_eq!((state(&table, "eth0"), state(&table, "eth1")), (State::Down, State::Init));
+        assert_eq!(
+            (state(&table, "eth0"), state(&table, "eth1")),
+            (State::Down, State::Init)
+        );
         // By no link, and by one that has no session, it is nobody's.
         for other in [0, 5] {
             assert_eq!(table.receive(now, &from(on(other))), Err(Dropped::NoSession));
@@ -358,7 +361,9 @@ mod table {
         table.tick(now + Duration::from_secs(2));
         let sent = outputs(&mut table).into_iter().find_map(|o| match o {
             super::super::table::Output::Send {
-                discriminator, remote, ..
+                discriminator,
+                remote,
+                ..
             } if remote == on(3) => Some(discriminator),
             _ => None,
         });

@@ -16,6 +16,7 @@ use peer::Peer;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// Longest file: room for [`super::PEERS_MAX`] peers with every key.
@@ -139,6 +140,7 @@ struct LimitsEntry {
     attribute_octets: Option<u64>,
     unknown_attribute_octets: Option<u64>,
     pending_neighbours: Option<u32>,
+    pending_per_host: Option<NonZeroU32>,
 }
 
 impl LimitsEntry {
@@ -149,6 +151,9 @@ impl LimitsEntry {
             attribute_octets: self.attribute_octets.unwrap_or(default.attribute_octets),
             unknown_octets: self.unknown_attribute_octets.unwrap_or(default.unknown_octets),
             pending: self.pending_neighbours.unwrap_or(default.pending),
+            pending_per_host: self
+                .pending_per_host
+                .map_or(default.pending_per_host, NonZeroU32::get),
         }
     }
 }

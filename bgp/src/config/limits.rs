@@ -12,6 +12,10 @@ pub const UNKNOWN_OCTETS_MAX: u64 = 64 << 20;
 /// Dynamic neighbours that have connected and said nothing yet, where no bound is named. Each goes after 15 s.
 pub const PENDING_MAX: u32 = 256;
 
+/// Connections of one host that carry no session yet, where no bound is named. A peer in trouble has one that waits for its
+/// OPEN, perhaps one that is dialled from there at the same time, and four that are being closed.
+pub const PENDING_PER_HOST_MAX: u32 = 16;
+
 /// Bounds over all peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -25,6 +29,9 @@ pub struct Limits {
     /// Connections of dynamic neighbours whose session is not established yet; further strangers are closed before a byte is
     /// read. Configured peers do not count.
     pub pending: u32,
+    /// Connections from one address whose session is not established, those that are being closed among them; further ones from
+    /// there are closed before a byte is read. At least 1.
+    pub pending_per_host: u32,
 }
 
 impl Default for Limits {
@@ -34,6 +41,7 @@ impl Default for Limits {
             attribute_octets: ATTRIBUTE_OCTETS_MAX,
             unknown_octets: UNKNOWN_OCTETS_MAX,
             pending: PENDING_MAX,
+            pending_per_host: PENDING_PER_HOST_MAX,
         }
     }
 }

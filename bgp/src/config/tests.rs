@@ -38,9 +38,7 @@ fn what_no_session_could_live_with_is_refused() {
         Err(ConfigError::ReservedAsn { .. })
     ));
     // Who may have any number but ours is no client; who has ours may be one.
-    let client = |asn| {
-        move |p: &mut PeerConfig| (p.asn, p.route_reflector_client) = (asn, true)
-    };
+    let client = |asn| move |p: &mut PeerConfig| (p.asn, p.route_reflector_client) = (asn, true);
     assert_eq!(
         config(client(PeerAs::External)).check(),
         Err(ConfigError::ExternalClient(peer))

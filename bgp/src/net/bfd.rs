@@ -387,7 +387,12 @@ fn receive(socket: &UdpSocket, buf: &mut [u8]) -> io::Result<(usize, IpAddr, Opt
     });
     let from = message.address.and_then(|a| {
         let v4 = a.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-        let v6 = || Some(link::scoped(a.as_sockaddr_in6()?.ip(), a.as_sockaddr_in6()?.scope_id()));
+        let v6 = || {
+            Some(link::scoped(
+                a.as_sockaddr_in6()?.ip(),
+                a.as_sockaddr_in6()?.scope_id(),
+            ))
+        };
         v4.or_else(|| v6().map(IpAddr::V6))
     });
     let from = from.ok_or(io::ErrorKind::InvalidData)?;

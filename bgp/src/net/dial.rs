@@ -103,6 +103,14 @@ pub(super) fn protect(socket: &impl AsFd, config: &PeerConfig) -> io::Result<()>
     Ok(())
 }
 
+/// Whether a connection comes from farther away than a peer with TTL security may be (RFC 5082). The listener, which others
+/// use, too, let it in; from here on it would be deaf, and stand in the way of the true peer's.
+pub(super) fn too_far(socket: &impl AsFd, config: &PeerConfig) -> bool {
+    let (hops, ttl) = (config.ttl_security_hops, sockopt::syn_ttl(socket.as_fd()));
+    hops.zip(ttl)
+        .is_some_and(|(hops, ttl)| ttl < u8::MAX - (hops - 1))
+}
+
 /// What a listener owes its peers: their MD5 keys, so that the handshake is protected; TTL 255 in answers if one of them asks
 /// for it; and TTL security itself only if all of them do, for others come from farther away. `keyed` is what was set before.
 ///
@@ -132,9 +140,11 @@ pub(super) fn protect_listener(
         sockopt::set_md5_key(listener.as_fd(), *net, Some(key))?;
     }
     *keyed = wanted;
-    if mine().any(|p| p.ttl_security_hops.is_some()) {
+    let secured = mine().any(|p| p.ttl_security_hops.is_some());
+    if secured {
         sockopt::set_ttl(listener.as_fd(), v6, 255)?;
     }
+    sockopt::keep_syn(listener.as_fd(), secured)?;
     let farthest = mine()
         .map(|p| p.ttl_security_hops)
         .min()

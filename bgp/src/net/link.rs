@@ -1,5 +1,6 @@
 //! One connection of a peer task: octets in both directions, kept here and not in futures, so that every wait can be dropped.
 
+use super::hosts::Place;
 use crate::config::PeerConfig;
 use crate::fsm::ConnId;
 use crate::link;
@@ -45,6 +46,8 @@ pub(super) struct Link {
     pub(super) inbox: BytesMut,
     outbox: VecDeque<Outgoing>,
     end_sent: bool,
+    /// Its place among its host's, while it carries no session.
+    place: Option<Place>,
 }
 
 struct Outgoing {
@@ -77,7 +80,7 @@ pub(super) enum Reading {
 #[derive(Debug)]
 pub(super) enum Happened {
     /// The dial succeeded; our address.
-    Connected(std::net::IpAddr),
+    Connected(IpAddr),
     /// There is something to read.
     Readable,
     /// There was nothing to read after all, on no link.
@@ -99,20 +102,27 @@ impl Link {
             State::Dialling(Box::pin(
                 async move { super::dial::dial(&config, neighbour).await },
             )),
+            None,
         )
     }
 
-    pub(super) fn open(id: ConnId, stream: TcpStream) -> Self {
-        Self::new(id, State::Open(stream))
+    pub(super) fn open(id: ConnId, stream: TcpStream, place: Place) -> Self {
+        Self::new(id, State::Open(stream), Some(place))
     }
 
-    fn new(id: ConnId, state: State) -> Self {
+    /// It carries a session.
+    pub(super) fn established(&mut self) {
+        self.place = None;
+    }
+
+    fn new(id: ConnId, state: State, place: Option<Place>) -> Self {
         Self {
             id,
             state,
             inbox: BytesMut::new(),
             outbox: VecDeque::new(),
             end_sent: false,
+            place,
         }
     }
 

@@ -1,5 +1,6 @@
 //! One task a peer: it runs the FSM and carries its connections' octets. A panic in the FSM ends the session, not the task.
 
+use super::hosts::Place;
 use super::link::{Ends, Happened, Link, Reading};
 use super::permit::Permit;
 use super::report::SharedReport;
@@ -27,7 +28,7 @@ const CLOSING_MAX: usize = 4;
 /// From the RIB task to a peer task.
 #[derive(Debug)]
 pub(super) enum PeerCommand {
-    Accepted(TcpStream),
+    Accepted(TcpStream, Place),
     /// Who the neighbour on the peer's link is.
     Neighbour(Ipv6Addr),
     Send {
@@ -161,7 +162,7 @@ impl PeerTask {
 
     fn command(&mut self, command: PeerCommand) {
         match command {
-            PeerCommand::Accepted(stream) => self.accepted(stream),
+            PeerCommand::Accepted(stream, place) => self.accepted(stream, place),
             PeerCommand::Neighbour(address) => {
                 if self.neighbour.replace(address) != Some(address) {
                     let what = format!("the neighbour on the link is {address}");
@@ -197,7 +198,7 @@ impl PeerTask {
         }
     }
 
-    fn accepted(&mut self, stream: TcpStream) {
+    fn accepted(&mut self, stream: TcpStream, place: Place) {
         self.accepted += 1;
         let Ok(local) = super::dial::local_address(&stream) else {
             return;
@@ -217,7 +218,7 @@ impl PeerTask {
             self.links.remove(oldest);
         }
         let id = self.fsm.conn_id();
-        self.links.push(Link::open(id, stream));
+        self.links.push(Link::open(id, stream, place));
         self.step(Input::Accepted(id, local));
     }
 
@@ -322,7 +323,11 @@ impl PeerTask {
             Output::Up(conn, up) => {
                 tracing::info!(peer = %self.fsm.config().name(), "bgp session established");
                 self.session = Some((conn, up.id));
-                let ends = self.links.iter().find(|l| l.id == conn).map(Link::ends);
+                let link = self.links.iter_mut().find(|l| l.id == conn);
+                let ends = link.map(|link| {
+                    link.established();
+                    link.ends()
+                });
                 self.pending.push(PeerEvent::Up(up, ends.unwrap_or_default()));
             }
             Output::Down(down) => {

@@ -7,6 +7,7 @@ mod peers;
 use super::advert::Adverts;
 use super::bfd::{Bfd, BfdChange};
 use super::handle::Command;
+use super::hosts::Hosts;
 use super::listener::Accepted;
 use super::monitor::Monitor;
 use super::peer_task::{PeerCommand, PeerEvents, until};
@@ -94,6 +95,9 @@ pub(super) struct RibTask {
     untaken: BTreeMap<IpNet, Option<Best>>,
     /// Connections closed before a byte was read.
     refused: u64,
+    /// Of these, those of hosts that had too many without a session.
+    refused_of_crowds: u64,
+    hosts: Hosts,
     /// Dynamic neighbours are being turned away, and operators were told.
     crowded: bool,
     panics_of_departed: u64,
@@ -131,6 +135,8 @@ impl RibTask {
             best_wanted: None,
             untaken: BTreeMap::new(),
             refused: 0,
+            refused_of_crowds: 0,
+            hosts: Hosts::default(),
             crowded: false,
             panics_of_departed: 0,
         }

@@ -107,6 +107,42 @@ pub(super) fn pass_icmp_v6(socket: BorrowedFd<'_>, types: &[u8]) -> io::Result<(
     set(socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &filter)
 }
 
+/// Of a listener: the kernel keeps the first segment of each connection until it is asked for.
+pub(super) fn keep_syn(socket: BorrowedFd<'_>, keep: bool) -> io::Result<()> {
+    set(
+        socket,
+        libc::IPPROTO_TCP,
+        libc::TCP_SAVE_SYN,
+        &libc::c_int::from(keep),
+    )
+}
+
+/// The TTL or hop limit that the peer's first segment came with; `None` if the kernel kept none (a SYN cookie).
+pub(super) fn syn_ttl(socket: BorrowedFd<'_>) -> Option<u8> {
+    // Both headers: 60 octets each at most for IPv4; for IPv6 what goes beyond is refused by the kernel.
+    let mut segment = [0_u8; 256];
+    let mut len = libc::socklen_t::try_from(segment.len()).ok()?;
+    // SAFETY: the descriptor is open for the borrow, and the kernel writes at most `len` octets, which `segment` has.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_SAVED_SYN,
+            segment.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    let segment = segment.get(..usize::try_from(len).ok()?)?;
+    if result != 0 {
+        return None;
+    }
+    match segment.first()? >> 4 {
+        4 => segment.get(8).copied(),
+        6 => segment.get(7).copied(),
+        _ => None,
+    }
+}
+
 fn set<T>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open for the borrow, and `value` is `len` octets that the kernel only reads.

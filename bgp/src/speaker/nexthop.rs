@@ -162,7 +162,9 @@ impl Shared {
     /// Addresses of external peers whose group keeps the split horizon.
     fn external_peers(&self) -> impl Iterator<Item = IpAddr> {
         let external = |c: &&PeerConfig| {
-            c.session_type(self.config.asn) == SessionType::Ebgp && c.next_hop == NextHopMode::Auto && c.interface.is_none()
+            c.session_type(self.config.asn) == SessionType::Ebgp
+                && c.next_hop == NextHopMode::Auto
+                && c.interface.is_none()
         };
         let slots = self.peers.iter().flatten().map(|slot| &slot.config);
         slots.filter(external).map(|config| config.address)

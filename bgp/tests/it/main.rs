@@ -8,6 +8,7 @@
 mod bfd;
 mod bird;
 mod corpus;
+mod crowds;
 mod incidents;
 mod interop;
 mod lab;

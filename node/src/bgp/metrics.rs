@@ -57,7 +57,7 @@ fn whole(out: &mut String, totals: &Totals) {
             t.alarms.len() as u64
         }),
     ];
-    let counters: [Row<Totals>; 4] = [
+    let counters: [Row<Totals>; 5] = [
         (
             "unknown_attributes_stripped_total",
             "Announcements taken without their unknown attributes",
@@ -72,6 +72,11 @@ fn whole(out: &mut String, totals: &Totals) {
             "connections_refused_total",
             "Connections closed before a byte was read",
             |t| t.refused,
+        ),
+        (
+            "connections_refused_of_crowds_total",
+            "Of these, connections of hosts that had too many without a session",
+            |t| t.refused_of_crowds,
         ),
         (
             "session_panics_total",

@@ -164,6 +164,10 @@ fn a_value_that_cannot_be_is_refused_by_its_key() {
         &["only an internal peer"],
     );
     check(&minimal("peers: [{interface: eth0}]"), &["peers[0]", "asNumber"]);
+    check(
+        &minimal("limits: {pendingPerHost: 0}"),
+        &["line 3", "limits.pendingPerHost"],
+    );
     check(&minimal("fib: bird"), &["line 3", "fib"]);
     check(
         &minimal("defaults: {families: [vpnv4]}"),
@@ -409,7 +413,7 @@ fn a_group_that_is_none_is_refused_by_name() {
 #[test]
 fn bounds_over_all_peers_and_metrics_have_their_keys() {
     let file = parse(&minimal(
-        "limits: {routes: 5, attributeOctets: 6, unknownAttributeOctets: 7, pendingNeighbours: 8}
+        "limits: {routes: 5, attributeOctets: 6, unknownAttributeOctets: 7, pendingNeighbours: 8, pendingPerHost: 9}
 metrics: {address: 127.0.0.1}
 ",
     ));
@@ -418,6 +422,7 @@ metrics: {address: 127.0.0.1}
         attribute_octets: 6,
         unknown_octets: 7,
         pending: 8,
+        pending_per_host: 9,
     };
     assert_eq!(file.config.limits, limits);
     assert_eq!(file.metrics, Some("127.0.0.1:9091".parse().unwrap()));

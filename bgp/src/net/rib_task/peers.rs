@@ -8,6 +8,8 @@ use crate::family::PerFamily;
 use crate::fsm::Stop;
 use crate::link;
 use crate::net::advert::Found;
+use crate::net::dial;
+use crate::net::hosts::Place;
 use crate::net::peer_task::{PeerCommand, PeerEvent, PeerTask};
 use crate::net::report::SharedReport;
 use crate::rib::PeerId;
@@ -69,32 +71,66 @@ impl RibTask {
 
     pub(super) fn accept(&mut self, stream: tokio::net::TcpStream, from: SocketAddr) {
         let address = self.whose(from);
-        if self.speaker.peer_at(address).is_none() {
+        if let Err(why) = self.admit(stream, from, address) {
+            self.refused += 1;
+            tracing::debug!(%from, "bgp connection refused: {why}");
+        }
+    }
+
+    fn admit(
+        &mut self,
+        stream: tokio::net::TcpStream,
+        from: SocketAddr,
+        address: IpAddr,
+    ) -> Result<(), &'static str> {
+        const STRANGER: &str = "nobody there is a peer";
+        let config = self.speaker.config();
+        let max = config.limits.pending_per_host;
+        let known = self.speaker.peer_at(address);
+        let whose = known.and_then(|p| self.speaker.peer_config(p));
+        let whose = whose.or_else(|| config.range_of(address).map(|r| &r.template));
+        if dial::too_far(&stream, whose.ok_or(STRANGER)?) {
+            return Err("it comes from farther away than TTL security allows");
+        }
+        let place = self.place(from, max)?;
+        if known.is_none() {
             self.welcome(address);
         }
-        let peer = self.speaker.peer_at(address);
-        match peer.and_then(|p| self.peers.get_mut(&p)) {
-            // A flood of connections must not take the places that the speaker's window counts on.
-            Some(handle) if handle.commands.capacity() > PEER_COMMANDS_MAX / 2 => {
-                handle.vacant = false;
-                if let SocketAddr::V6(from) = from
-                    && from.ip().is_unicast_link_local()
-                {
-                    let _ = handle.commands.try_send(PeerCommand::Neighbour(*from.ip()));
-                }
-                if handle.commands.try_send(PeerCommand::Accepted(stream)).is_ok() {
-                    handle.accepted += 1;
-                }
-            }
-            Some(_) => {
-                self.refused += 1;
-                tracing::debug!(%from, "bgp connection refused: too many at once");
-            }
-            None => {
-                self.refused += 1;
-                tracing::debug!(%from, "bgp connection from an address that is no peer");
-            }
+        let peer = self.speaker.peer_at(address).ok_or(STRANGER)?;
+        let handle = self.peers.get_mut(&peer).ok_or(STRANGER)?;
+        // A flood of connections must not take the places that the speaker's window counts on.
+        if handle.commands.capacity() <= PEER_COMMANDS_MAX / 2 {
+            return Err("too many at once");
         }
+        handle.vacant = false;
+        if let SocketAddr::V6(from) = from
+            && from.ip().is_unicast_link_local()
+        {
+            let _ = handle.commands.try_send(PeerCommand::Neighbour(*from.ip()));
+        }
+        if handle
+            .commands
+            .try_send(PeerCommand::Accepted(stream, place))
+            .is_ok()
+        {
+            handle.accepted += 1;
+        }
+        Ok(())
+    }
+
+    /// A place among the connections of a host that carry no session.
+    fn place(&mut self, from: SocketAddr, max: u32) -> Result<Place, &'static str> {
+        let host = match from {
+            SocketAddr::V4(v4) => IpAddr::V4(*v4.ip()),
+            SocketAddr::V6(v6) => link::scoped(*v6.ip(), v6.scope_id()).to_canonical(),
+        };
+        self.hosts.take(host, max).map_err(|full| {
+            self.refused_of_crowds += 1;
+            if full.first {
+                tracing::warn!(%host, max, "bgp connections are refused: too many from one host have no session yet");
+            }
+            "too many from one host have no session yet"
+        })
     }
 
     /// Which peer connects from there: on a link the one with that address or, if there is none, the neighbour.
@@ -171,6 +207,7 @@ impl RibTask {
         let mut totals = Totals {
             pending: self.pending(),
             refused: self.refused,
+            refused_of_crowds: self.refused_of_crowds,
             panics: self.panics_of_departed + panics.sum::<u64>(),
             ..self.speaker.totals()
         };
@@ -317,7 +354,11 @@ fn status(
     PeerStatus {
         address: config.address,
         description: config.description.clone(),
-        asn: report.session.as_ref().map(|s| s.peer_asn).or_else(|| config.known_asn(own_asn)),
+        asn: report
+            .session
+            .as_ref()
+            .map(|s| s.peer_asn)
+            .or_else(|| config.known_asn(own_asn)),
         session: config.session_type(own_asn),
         state: report.state,
         state_age: now.duration_since(report.since),

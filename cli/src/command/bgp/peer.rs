@@ -130,7 +130,12 @@ fn session(out: &mut String, detail: &DetailReply, peer: &Peer) {
     line("peer", &peer.address);
     line("source", &peer.source);
     line("description", &peer.description);
-    let asn = format!("{} (ours {}), {}", peers::remote_as(peer), peer.local_as, peer.session);
+    let asn = format!(
+        "{} (ours {}), {}",
+        peers::remote_as(peer),
+        peer.local_as,
+        peer.session
+    );
     line("AS", &asn);
     line("router id", &peer.router_id);
     let state = format!(
