@@ -10,4 +10,4 @@ pub mod table;
 pub use attr_table::{AttrId, AttrTable};
 pub use decision::{PathSource, Sources, Step};
 pub use queue::DirtySet;
-pub use table::{Change, DestId, Path, PeerId, Table};
+pub use table::{Change, DestId, Numbered, Path, PeerId, Table};

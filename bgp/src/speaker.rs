@@ -28,6 +28,6 @@ pub use core::{Batch, Output, PeerChange, Speaker};
 pub use observe::{Observed, TableSlice};
 
 #[cfg(test)]
-mod bench;
+pub(crate) mod bench;
 #[cfg(test)]
 mod tests;

@@ -94,11 +94,23 @@ pub struct Change {
     pub before: Option<Path>,
 }
 
+/// A prefix that has just got its number. Prefixes stand here by what they hash to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// The number.
+    pub dest: DestId,
+    /// Whose it is now.
+    pub now: u64,
+    /// Whose it was, if it was another's.
+    pub before: Option<u64>,
+}
+
 /// The prefixes of one family.
 #[derive(Debug)]
 pub struct Table<P> {
     dests: Vec<Dest<P>>,
     free: Vec<u32>,
+    numbered: Option<Numbered>,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
@@ -108,6 +120,7 @@ impl<P> Default for Table<P> {
         Self {
             dests: Vec::new(),
             free: Vec::new(),
+            numbered: None,
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
         }
@@ -136,10 +149,12 @@ impl<P: Prefix> Table<P> {
             prefix,
             paths: Paths::None,
         };
+        let mut before = None;
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(place) = self.dests.get_mut(id as usize) {
-                    *place = dest;
+                    let was = std::mem::replace(place, dest).prefix;
+                    before = (was != prefix).then(|| self.hasher.hash_one(was));
                 }
                 id
             }
@@ -149,11 +164,21 @@ impl<P: Prefix> Table<P> {
                     .expect("there are fewer prefixes in memory than u32 counts")
             }
         };
+        self.numbered = Some(Numbered {
+            dest: DestId(id),
+            now: hash,
+            before,
+        });
         let (dests, hasher) = (&self.dests, &self.hasher);
         self.index.insert_unique(hash, id, |id| {
             dests.get(*id as usize).map_or(0, |d| hasher.hash_one(d.prefix))
         });
         DestId(id)
+    }
+
+    /// The prefix that has got its number last, if it was since the last call.
+    pub(crate) fn take_numbered(&mut self) -> Option<Numbered> {
+        self.numbered.take()
     }
 
     /// Numbers in use lie below this.

@@ -19,40 +19,40 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(super) const OWN_ASN: u32 = 64512;
+pub(crate) const OWN_ASN: u32 = 64512;
 
-pub(super) fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub(super) fn net(text: &str) -> IpNet {
+pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
 /// A route as a peer announces it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Route {
-    pub(super) path: Vec<u32>,
-    pub(super) hop: Option<IpAddr>,
-    pub(super) path_id: u32,
+pub(crate) struct Route {
+    pub(crate) path: Vec<u32>,
+    pub(crate) hop: Option<IpAddr>,
+    pub(crate) path_id: u32,
     /// Other attributes, by code.
-    pub(super) attrs: BTreeMap<u8, Vec<u8>>,
+    pub(crate) attrs: BTreeMap<u8, Vec<u8>>,
 }
 
 impl Route {
-    pub(super) fn of(path: &[u32]) -> Self {
+    pub(crate) fn of(path: &[u32]) -> Self {
         Self {
             path: path.to_vec(),
             ..Self::default()
         }
     }
 
-    pub(super) fn id(mut self, path_id: u32) -> Self {
+    pub(crate) fn id(mut self, path_id: u32) -> Self {
         self.path_id = path_id;
         self
     }
 
-    pub(super) fn communities(self, communities: &[u32]) -> Self {
+    pub(crate) fn communities(self, communities: &[u32]) -> Self {
         if communities.is_empty() {
             return self;
         }
@@ -60,7 +60,7 @@ impl Route {
         self.attr(8, &octets)
     }
 
-    pub(super) fn attr(mut self, code: u8, value: &[u8]) -> Self {
+    pub(crate) fn attr(mut self, code: u8, value: &[u8]) -> Self {
         self.attrs.insert(code, value.to_vec());
         self
     }
@@ -91,40 +91,40 @@ impl Route {
 
 /// What a peer holds of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Held {
-    pub(super) hop: Option<IpAddr>,
-    pub(super) path: String,
-    pub(super) set: Arc<AttrSet>,
+pub(crate) struct Held {
+    pub(crate) hop: Option<IpAddr>,
+    pub(crate) path: String,
+    pub(crate) set: Arc<AttrSet>,
 }
 
-pub(super) struct Played {
-    pub(super) id: PeerId,
-    pub(super) config: PeerConfig,
-    pub(super) session: Option<Session>,
+pub(crate) struct Played {
+    pub(crate) id: PeerId,
+    pub(crate) config: PeerConfig,
+    pub(crate) session: Option<Session>,
     decoder: Option<Decoder>,
-    pub(super) held: BTreeMap<(IpNet, u32), Held>,
+    pub(crate) held: BTreeMap<(IpNet, u32), Held>,
     /// Messages of any kind, and the longest.
-    pub(super) messages: usize,
-    pub(super) longest: usize,
-    pub(super) end_of_rib: PerFamily<bool>,
-    pub(super) asked: Vec<RouteRefresh>,
+    pub(crate) messages: usize,
+    pub(crate) longest: usize,
+    pub(crate) end_of_rib: PerFamily<bool>,
+    pub(crate) asked: Vec<RouteRefresh>,
 }
 
-pub(super) struct Bench {
-    pub(super) now: Instant,
-    pub(super) speaker: Speaker,
-    pub(super) peers: BTreeMap<IpAddr, Played>,
-    pub(super) warnings: Vec<String>,
-    pub(super) alarms: Vec<String>,
-    pub(super) resets: Vec<(IpAddr, Notification)>,
+pub(crate) struct Bench {
+    pub(crate) now: Instant,
+    pub(crate) speaker: Speaker,
+    pub(crate) peers: BTreeMap<IpAddr, Played>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) alarms: Vec<String>,
+    pub(crate) resets: Vec<(IpAddr, Notification)>,
     sessions: u32,
 }
 
 /// What a peer says whose AS number is not configured.
-pub(super) const EXTERNAL_ASN: u32 = 65003;
+pub(crate) const EXTERNAL_ASN: u32 = 65003;
 
 /// A session on which both sides can do all that the configuration offers.
-pub(super) fn session(config: &PeerConfig, id: u32) -> Session {
+pub(crate) fn session(config: &PeerConfig, id: u32) -> Session {
     let kind = config.session_type(OWN_ASN);
     let router_id = match config.address {
         IpAddr::V4(a) => a,
@@ -177,14 +177,14 @@ pub(super) fn session(config: &PeerConfig, id: u32) -> Session {
 
 impl Bench {
     /// A speaker in AS 64512 with these peers, all of them up.
-    pub(super) fn new(peers: Vec<PeerConfig>) -> Self {
+    pub(crate) fn new(peers: Vec<PeerConfig>) -> Self {
         Self::with(Config {
             peers,
             ..Config::new(OWN_ASN, Ipv4Addr::new(10, 0, 0, 1))
         })
     }
 
-    pub(super) fn with(config: Config) -> Self {
+    pub(crate) fn with(config: Config) -> Self {
         let mut bench = Self::down(config);
         let addresses: Vec<IpAddr> = bench.peers.keys().copied().collect();
         for address in addresses {
@@ -194,7 +194,7 @@ impl Bench {
     }
 
     /// The same with no peer up.
-    pub(super) fn down(config: Config) -> Self {
+    pub(crate) fn down(config: Config) -> Self {
         let now = Instant::now();
         let (speaker, changes) = Speaker::new(now, config).unwrap();
         let mut bench = Self {
@@ -236,12 +236,12 @@ impl Bench {
         }
     }
 
-    pub(super) fn configure(&mut self, config: Config) {
+    pub(crate) fn configure(&mut self, config: Config) {
         let changes = self.speaker.configure(self.now, config).unwrap();
         self.changed(changes);
     }
 
-    pub(super) fn up_with(&mut self, address: IpAddr, change: impl FnOnce(&mut Session)) {
+    pub(crate) fn up_with(&mut self, address: IpAddr, change: impl FnOnce(&mut Session)) {
         self.sessions += 1;
         let peer = self.peers.get_mut(&address).unwrap();
         let mut session = session(&peer.config, self.sessions);
@@ -270,7 +270,7 @@ impl Bench {
     }
 
     /// The peer's connection is lost; its routes are kept where its session says so.
-    pub(super) fn lose(&mut self, address: &str) {
+    pub(crate) fn lose(&mut self, address: &str) {
         let peer = self.peers.get_mut(&ip(address)).unwrap();
         let session = peer.session.take().unwrap();
         let long_lived = session.long_lived;
@@ -289,7 +289,7 @@ impl Bench {
     }
 
     /// The peer's session ends, and nothing of it is kept.
-    pub(super) fn lose_for_good(&mut self, address: &str) {
+    pub(crate) fn lose_for_good(&mut self, address: &str) {
         let peer = self.peers.get_mut(&ip(address)).unwrap();
         let session = peer.session.take().unwrap();
         let down = Down {
@@ -302,15 +302,15 @@ impl Bench {
         self.speaker.down(self.now, peer.id, &down);
     }
 
-    pub(super) fn announce(&mut self, from: &str, prefix: &str, route: &Route) {
+    pub(crate) fn announce(&mut self, from: &str, prefix: &str, route: &Route) {
         self.op(from, prefix, route.path_id, Some(Arc::new(route.set(ip(from)))));
     }
 
-    pub(super) fn withdraw(&mut self, from: &str, prefix: &str, path_id: u32) {
+    pub(crate) fn withdraw(&mut self, from: &str, prefix: &str, path_id: u32) {
         self.op(from, prefix, path_id, None);
     }
 
-    pub(super) fn end_of_rib(&mut self, from: &str, family: Family) {
+    pub(crate) fn end_of_rib(&mut self, from: &str, family: Family) {
         let routes = Routes {
             ops: vec![Op::EndOfRib(family)],
             ..Routes::default()
@@ -318,7 +318,7 @@ impl Bench {
         self.routes(from, &routes);
     }
 
-    pub(super) fn refresh(&mut self, from: &str, refresh: RouteRefresh) {
+    pub(crate) fn refresh(&mut self, from: &str, refresh: RouteRefresh) {
         let peer = &self.peers[&ip(from)];
         let session = peer.session.as_ref().unwrap().id;
         self.speaker.refresh(self.now, peer.id, session, refresh);
@@ -346,28 +346,35 @@ impl Bench {
         self.speaker.routes(self.now, peer.id, session, routes);
     }
 
-    pub(super) fn originate(&mut self, routes: &[(&str, Origination)]) {
+    pub(crate) fn originate(&mut self, routes: &[(&str, Origination)]) {
         let routes = routes.iter().map(|(n, o)| (net(n), o.clone())).collect();
         self.speaker.originate(routes);
         self.speaker.own_routes_known();
     }
 
-    pub(super) fn after(&mut self, secs: u64) {
+    pub(crate) fn after(&mut self, secs: u64) {
         self.now += Duration::from_secs(secs);
         self.speaker.tick(self.now);
         self.settle();
     }
 
-    /// Lets the speaker finish, and takes what it says.
-    pub(super) fn settle(&mut self) {
-        for _ in 0..10_000 {
+    /// Lets the speaker do what it can do at this moment, and takes what it says.
+    pub(crate) fn at_once(&mut self) {
+        loop {
             let more = self.speaker.work(self.now);
             while let Some(output) = self.speaker.poll() {
                 self.output(output);
             }
-            if more {
-                continue;
+            if !more {
+                return;
             }
+        }
+    }
+
+    /// Lets the speaker finish, and takes what it says.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.at_once();
             // A prefix that changed often waits a moment.
             match self.speaker.deadline() {
                 Some(at) if at <= self.now + Duration::from_millis(150) => self.now = self.now.max(at),
@@ -425,17 +432,17 @@ impl Bench {
         }
     }
 
-    pub(super) fn held(&self, of: &str, prefix: &str) -> Option<&Held> {
+    pub(crate) fn held(&self, of: &str, prefix: &str) -> Option<&Held> {
         self.peers[&ip(of)].held.get(&(net(prefix), 0))
     }
 
     /// The AS path that a peer holds for a prefix.
-    pub(super) fn path(&self, of: &str, prefix: &str) -> Option<&str> {
+    pub(crate) fn path(&self, of: &str, prefix: &str) -> Option<&str> {
         self.held(of, prefix).map(|h| &*h.path)
     }
 
     /// The peer whose path is best for a prefix, with its LOCAL_PREF; `None` for none.
-    pub(super) fn best(&self, prefix: &str) -> Option<(IpAddr, Option<u32>)> {
+    pub(crate) fn best(&self, prefix: &str) -> Option<(IpAddr, Option<u32>)> {
         let query = crate::view::RouteQuery {
             table: crate::view::RouteTable::Best,
             peer: None,

@@ -80,6 +80,9 @@ impl<P: Prefix> Plane<P> {
     /// Puts a path into the table, with all that follows. The path's attributes are held for it already.
     pub(super) fn insert(&mut self, shared: &mut Shared, prefix: P, path: Path) {
         let change = self.table.insert(prefix, path, &shared.attrs, &shared.sources);
+        if let Some(numbered) = self.table.take_numbered() {
+            self.groups.iter_mut().for_each(|g| g.pace.renumber(&numbered));
+        }
         shared.count::<P>(path.peer, &path, 1);
         self.changed(shared, path.peer, change);
     }

@@ -273,3 +273,28 @@ fn a_peer_that_missed_something_is_noticed() {
     fresh.settle();
     assert_ne!(holds(&bench, 1), holds(&fresh, 1));
 }
+
+#[test]
+fn a_new_prefix_does_not_wait_for_one_whose_number_it_gets() {
+    let mut bench = Bench::new(vec![
+        PeerConfig::new(ip("10.0.0.2"), 65002),
+        PeerConfig::new(ip("10.0.0.3"), 65003),
+    ]);
+    bench.settle();
+    let (first, second) = ("198.18.1.0/24", "198.18.2.0/24");
+    let holds = |bench: &Bench, prefix| bench.path("10.0.0.3", prefix).is_some();
+    bench.announce("10.0.0.2", first, &Route::of(&[65002]));
+    bench.at_once();
+    bench.withdraw("10.0.0.2", first, 0);
+    bench.at_once();
+    // Two changes of the place: a third would wait.
+    bench.announce("10.0.0.2", second, &Route::of(&[65002]));
+    bench.at_once();
+    assert!(holds(&bench, second), "it is sent at once");
+    // The first one flaps wherever it is now.
+    bench.announce("10.0.0.2", first, &Route::of(&[65002]));
+    bench.at_once();
+    assert!(!holds(&bench, first), "it waits for the end of its 150 ms");
+    bench.settle();
+    assert!(holds(&bench, first));
+}
