@@ -349,3 +349,6 @@ impl Monitor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
