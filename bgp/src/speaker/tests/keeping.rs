@@ -69,12 +69,22 @@ fn a_long_absence_makes_a_last_resort_of_routes_and_a_longer_one_ends_them() {
     assert_eq!((bench.best(ONE), stale(&bench, B, ONE)), (None, None));
 }
 
+/// Whether B holds the routes as long stale.
+fn both_stale(bench: &Bench) -> [Option<bool>; 2] {
+    [ONE, TWO].map(|prefix| stale(bench, B, prefix))
+}
+
+/// A is back, and has repeated the second of its routes.
+fn comes_back(bench: &mut Bench) {
+    bench.up_with(ip(A), |_| ());
+    bench.announce(A, TWO, &Route::of(&[65002]));
+}
+
 #[test]
 fn a_peer_that_is_back_makes_its_routes_good_again() {
     let mut bench = away();
     bench.after(90);
-    bench.up_with(ip(A), |_| ());
-    bench.announce(A, TWO, &Route::of(&[65002]));
+    comes_back(&mut bench);
     bench.settle();
     assert_eq!(
         stale(&bench, B, ONE),
@@ -83,34 +93,23 @@ fn a_peer_that_is_back_makes_its_routes_good_again() {
     );
     bench.end_of_rib(A, V4);
     bench.settle();
-    assert_eq!(
-        (stale(&bench, B, ONE), stale(&bench, B, TWO)),
-        (None, Some(false))
-    );
+    assert_eq!(both_stale(&bench), [None, Some(false)]);
 }
 
 #[test]
 fn a_second_loss_before_the_end_of_rib_keeps_long_stale_routes_and_nothing_else() {
     let mut bench = away();
     bench.after(90);
-    bench.up_with(ip(A), |_| ());
-    bench.announce(A, TWO, &Route::of(&[65002]));
+    comes_back(&mut bench);
     bench.lose(A);
     bench.settle();
-    assert_eq!(
-        (stale(&bench, B, ONE), stale(&bench, B, TWO)),
-        (Some(true), Some(false))
-    );
+    assert_eq!(both_stale(&bench), [Some(true), Some(false)]);
     // Without the long-lived kind, what waited in vain for the first restart goes with the second.
     let mut bench = away();
-    bench.up_with(ip(A), |_| ());
-    bench.announce(A, TWO, &Route::of(&[65002]));
+    comes_back(&mut bench);
     bench.lose(A);
     bench.settle();
-    assert_eq!(
-        (stale(&bench, B, ONE), stale(&bench, B, TWO)),
-        (None, Some(false))
-    );
+    assert_eq!(both_stale(&bench), [None, Some(false)]);
 }
 
 #[test]

@@ -258,17 +258,16 @@ impl World {
         });
         self.was[router] = how;
         self.originate(router);
-        let ids: Vec<PeerId> = self.routers[router]
-            .as_ref()
-            .unwrap()
-            .peers
-            .keys()
-            .copied()
-            .collect();
-        for id in ids {
+        for id in self.peers_of(router) {
             self.input(router, id, Input::Start);
         }
         self.drain(router);
+    }
+
+    /// The peers of a router that runs.
+    fn peers_of(&self, router: usize) -> Vec<PeerId> {
+        let running = self.routers[router].as_ref().unwrap();
+        running.peers.keys().copied().collect()
     }
 
     fn originate(&mut self, router: usize) {

@@ -33,27 +33,20 @@ struct Route {
     communities: Vec<u32>,
 }
 
-const LOCAL: Route = Route {
-    from: LearnedFrom::Local,
-    session: SessionType::Ibgp,
-    local_pref: Some(LOCAL_PREF_BASE - 1024),
-    path: Vec::new(),
-    communities: Vec::new(),
-};
-const IBGP: Route = Route {
-    from: LearnedFrom::Ibgp,
-    session: SessionType::Ebgp,
-    local_pref: Some(LOCAL_PREF_BASE - 1024),
-    path: Vec::new(),
-    communities: Vec::new(),
-};
-const EBGP: Route = Route {
-    from: LearnedFrom::Ebgp,
-    session: SessionType::Ibgp,
-    local_pref: None,
-    path: Vec::new(),
-    communities: Vec::new(),
-};
+const fn route(from: LearnedFrom, session: SessionType, local_pref: Option<u32>) -> Route {
+    Route {
+        from,
+        session,
+        local_pref,
+        path: Vec::new(),
+        communities: Vec::new(),
+    }
+}
+
+const INSIDE: Option<u32> = Some(LOCAL_PREF_BASE - 1024);
+const LOCAL: Route = route(LearnedFrom::Local, SessionType::Ibgp, INSIDE);
+const IBGP: Route = route(LearnedFrom::Ibgp, SessionType::Ebgp, INSIDE);
+const EBGP: Route = route(LearnedFrom::Ebgp, SessionType::Ibgp, None);
 
 /// `accept` or `reject`, and what changes.
 fn judge(policy: &Policy, prefix: &str, route: &Route) -> String {
@@ -66,22 +59,14 @@ fn judge(policy: &Policy, prefix: &str, route: &Route) -> String {
         path = longer;
     }
     let communities: Vec<u8> = route.communities.iter().flat_map(|c| c.to_be_bytes()).collect();
-    let mut attrs = vec![Attr {
-        code: code::AS_PATH,
-        flags: TRANSITIVE,
-        value: &path,
-    }];
-    attrs.extend(pref.as_ref().map(|value| Attr {
-        code: code::LOCAL_PREF,
-        flags: TRANSITIVE,
-        value,
-    }));
+    let attr = |code, flags, value| Attr { code, flags, value };
+    let mut attrs = vec![attr(code::AS_PATH, TRANSITIVE, &*path)];
+    attrs.extend(
+        pref.as_ref()
+            .map(|pref| attr(code::LOCAL_PREF, TRANSITIVE, &pref[..])),
+    );
     if !communities.is_empty() {
-        attrs.push(Attr {
-            code: code::COMMUNITIES,
-            flags: OPTIONAL | TRANSITIVE,
-            value: &communities,
-        });
+        attrs.push(attr(code::COMMUNITIES, OPTIONAL | TRANSITIVE, &*communities));
     }
     let attrs = AttrSet::new(NextHopValue::SelfAddress, &attrs);
     let candidate = Candidate {

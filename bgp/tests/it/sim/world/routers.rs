@@ -101,14 +101,7 @@ impl World {
             Output::Warning(..) | Output::Alarm(_) => {}
             Output::Reset(peer, n) => self.input(router, peer, Input::Stop(Stop::Reset(n))),
             Output::Converged(_, own) => {
-                let ids: Vec<PeerId> = self.routers[router]
-                    .as_ref()
-                    .unwrap()
-                    .peers
-                    .keys()
-                    .copied()
-                    .collect();
-                for id in ids {
+                for id in self.peers_of(router) {
                     let config = self.routers[router].as_ref().unwrap().peers[&id]
                         .fsm
                         .config()
