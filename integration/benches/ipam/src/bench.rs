@@ -10,16 +10,15 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use ipnet::IpNet;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use twill_datastore::etcd::EtcdStore;
-use twill_datastore::syncer::Syncer;
 use twill_datastore::{KeyRange, Store};
 use twill_ipam::collect::{Guards, pass, scan};
-use twill_ipam::{Allocator, Client, Counter, Counters, Family, system_clock};
+use twill_ipam::{Counter, Counters, Family, system_clock};
 
 use crate::audit;
 use crate::calico::{CalicoNode, full_block};
 use crate::etcd::Etcd;
+use crate::twill::Twill;
 use crate::world::{self, PoolSpec, Stack};
 
 /// A part of the bench.
@@ -65,40 +64,6 @@ pub struct BenchArgs {
     /// or the whole time, in microseconds (docs/numbers.md says how to make one)
     #[arg(long)]
     pub reference: Option<PathBuf>,
-}
-
-/// An allocator with its feed.
-struct Twill {
-    client: Client,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
-    /// What tells it of the store's changes.
-    followers: JoinSet<()>,
-}
-
-impl Twill {
-    async fn start(store: &EtcdStore, node: &str) -> Result<Self> {
-        let (allocator, client) = Allocator::new(store.clone(), node, system_clock());
-        let (syncer, changes) = Syncer::new(store.clone(), world::ranges(node), 1);
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(allocator.run(stop.clone()));
-        let mut followers = JoinSet::new();
-        followers.spawn(syncer.run());
-        followers.spawn(world::feed(changes, client.clone()));
-        Ok(Self {
-            client,
-            stop,
-            tasks,
-            followers,
-        })
-    }
-
-    async fn end(mut self) {
-        self.stop.cancel();
-        self.followers.shutdown().await;
-        self.tasks.shutdown().await;
-    }
 }
 
 /// Runs everything and prints it.

@@ -2,6 +2,8 @@
 //! client on the same etcd. Values are made beforehand, so that only calls are compared; processes, TLS and connections that
 //! Calico makes anew for each pod are left out, which favours it.
 
+mod churn;
+
 use std::net::IpAddr;
 
 use anyhow::{Result, bail};
@@ -41,7 +43,7 @@ impl<S: Store> CalicoNode<S> {
         }
     }
 
-    async fn get(&mut self, key: &str) -> Result<Option<(u64, Value)>> {
+    pub(crate) async fn get(&mut self, key: &str) -> Result<Option<(u64, Value)>> {
         self.calls += 1;
         let Some(kv) = self.store.get(key.to_owned()).await? else {
             return Ok(None);
@@ -49,7 +51,7 @@ impl<S: Store> CalicoNode<S> {
         Ok(Some((kv.mod_revision, serde_json::from_slice(&kv.value)?)))
     }
 
-    async fn list(&mut self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
+    pub(crate) async fn list(&mut self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
         self.calls += 1;
         let range = KeyRange::prefix(prefix.to_owned());
         let found = self.store.range_all(range, Consistency::Linearised).await?;
@@ -60,11 +62,25 @@ impl<S: Store> CalicoNode<S> {
     }
 
     async fn swap(&mut self, key: &str, at: u64, value: String) -> Result<bool> {
+        Ok(self.put(key, at, value).await?.is_some())
+    }
+
+    /// Writes a key that is as it was at a revision (0: absent), and says the new one; `None` if it is not.
+    pub(crate) async fn put(&mut self, key: &str, at: u64, value: String) -> Result<Option<u64>> {
+        self.when(key, at, Op::put(key.to_owned(), value)).await
+    }
+
+    /// Deletes a key that is as it was at a revision.
+    pub(crate) async fn delete(&mut self, key: &str, at: u64) -> Result<Option<u64>> {
+        self.when(key, at, Op::delete(key.to_owned())).await
+    }
+
+    async fn when(&mut self, key: &str, at: u64, op: Op) -> Result<Option<u64>> {
         self.calls += 1;
         self.writes += 1;
-        let txn = Txn::when(vec![Compare::mod_revision(key.to_owned(), at)])
-            .then(vec![Op::put(key.to_owned(), value)]);
-        Ok(self.store.txn(txn).await?.succeeded)
+        let txn = Txn::when(vec![Compare::mod_revision(key.to_owned(), at)]).then(vec![op]);
+        let reply = self.store.txn(txn).await?;
+        Ok(reply.succeeded.then_some(reply.revision))
     }
 
     /// Assigns a pod's addresses and writes its endpoint: 10 calls for each address, 2 for the endpoint.
@@ -113,8 +129,12 @@ impl<S: Store> CalicoNode<S> {
         }
     }
 
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Affinity, block, handle, handle written, block written.
-    async fn take_from(
+    pub(crate) async fn take_from(
         &mut self,
         affinity: &str,
         name: &str,
@@ -122,11 +142,13 @@ impl<S: Store> CalicoNode<S> {
         family: Family,
     ) -> Result<Option<IpAddr>> {
         for _ in 0..RETRIES {
-            self.get(affinity).await?;
-            let key = format!(
-                "/calico/ipam/v2/assignment/{}/block/{name}",
-                world::version(family)
-            );
+            if let Some((at, state)) = self.get(affinity).await?
+                && state["state"] != "confirmed"
+            {
+                self.confirm(affinity, at, name, family).await?;
+                continue;
+            }
+            let key = block_key(name, family);
             let Some((at, mut block)) = self.get(&key).await? else {
                 return Ok(None);
             };
@@ -215,10 +237,12 @@ impl<S: Store> CalicoNode<S> {
             let affinity = format!("/calico/ipam/v2/host/{}/{version}/block/{name}", self.node);
             let state = |state: &str| format!("{{\"state\":\"{state}\",\"deleted\":false}}");
             self.swap(&affinity, 0, state("pending")).await?;
-            let key = format!("/calico/ipam/v2/assignment/{version}/block/{name}");
+            let key = block_key(&name, family);
             self.get(&key).await?;
             let at = self.get(&affinity).await?.map_or(0, |(at, _)| at);
-            self.swap(&affinity, at, state("pending")).await?;
+            let Some(pending) = self.put(&affinity, at, state("pending")).await? else {
+                continue;
+            };
             self.get("/calico/ipam/v2/config").await?;
             if !self
                 .swap(&key, 0, empty_block(&block, &self.node.clone()))
@@ -230,12 +254,21 @@ impl<S: Store> CalicoNode<S> {
                     .await?;
                 continue;
             }
-            let at = self.get(&affinity).await?.map_or(0, |(at, _)| at);
-            self.swap(&affinity, at, state("confirmed")).await?;
+            self.get(&affinity).await?;
+            // Refused if somebody began to take the block away meanwhile: then the next use confirms it, or finds it gone.
+            self.swap(&affinity, pending, state("confirmed")).await?;
             return Ok(name);
         }
         bail!("gave up after {RETRIES} attempts");
     }
+}
+
+/// A block's key, from its name in keys.
+pub(crate) fn block_key(name: &str, family: Family) -> String {
+    format!(
+        "/calico/ipam/v2/assignment/{}/block/{name}",
+        world::version(family)
+    )
 }
 
 /// A block as a claim makes it.

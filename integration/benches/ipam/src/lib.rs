@@ -14,6 +14,7 @@
 //! | [`bench`] | the numbers of docs/numbers.md |
 //! | [`audit`] | `ipam check` in a process of its own |
 //! | [`calico`] | the same steps done Calico's way |
+//! | [`mixed`] | both on one pool that is nearly full |
 
 pub mod audit;
 pub mod bench;
@@ -22,7 +23,9 @@ pub mod check;
 pub mod etcd;
 pub mod history;
 pub mod journal;
+pub mod mixed;
 pub mod node;
 pub mod proxy;
 pub mod soak;
+mod twill;
 pub mod world;

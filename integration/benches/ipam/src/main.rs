@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use twill_ipam_rig::audit::{self, AuditArgs};
 use twill_ipam_rig::bench::{self, BenchArgs};
+use twill_ipam_rig::mixed::{self, MixedArgs};
 use twill_ipam_rig::node::{self, NodeArgs};
 use twill_ipam_rig::soak::{self, Outcome, SoakArgs};
 
@@ -26,6 +27,8 @@ enum Command {
     Soak(SoakArgs),
     /// The numbers of docs/numbers.md
     Bench(BenchArgs),
+    /// Twill's and Calico's allocators on one pool that is 95 % full, judged from the whole history
+    Mixed(MixedArgs),
     /// One check of everything (started by the bench)
     #[command(hide = true)]
     Audit(AuditArgs),
@@ -45,6 +48,16 @@ async fn main() -> Result<ExitCode> {
         Command::Audit(args) => {
             audit::run(args).await?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Mixed(args) => {
+            let outcome = mixed::run(args).await?;
+            println!("{outcome}");
+            let is_clean = outcome.verdict.violations.is_empty() && outcome.ownerless.is_empty();
+            Ok(if is_clean {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Command::Bench(args) => {
             bench::run(args).await?;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use twill_ipam_rig::check::{Rule, Verdict, check};
 use twill_ipam_rig::history::Change;
 use twill_ipam_rig::journal::Line;
+use twill_ipam_rig::mixed::{self, MixedArgs};
 use twill_ipam_rig::soak::{self, Outcome, SoakArgs};
 use twill_ipam_rig::world::Stack;
 
@@ -122,4 +123,24 @@ async fn five_thousand_assignments_under_fifty_faults_break_no_rule_and_forged_h
         "{:?}",
         verdict.violations
     );
+}
+
+#[tokio::test]
+async fn beside_calicos_allocator_on_a_pool_nearly_full_nothing_is_given_twice_or_lost() {
+    let args = MixedArgs {
+        operations: 120,
+        seed: 1,
+        reference: None,
+    };
+    let outcome = mixed::run(args).await.unwrap();
+    println!("{outcome}");
+    assert_eq!(outcome.verdict.violations, []);
+    assert_eq!(outcome.ownerless, Vec::<String>::new());
+    assert!(
+        outcome.fullest >= 960,
+        "at most {} of 1024 in use",
+        outcome.fullest
+    );
+    // Calico's nodes took empty blocks away from ours.
+    assert!(outcome.handed_over[1] > 0, "{:?}", outcome.handed_over);
 }
