@@ -19,5 +19,7 @@ mod network;
 mod plugin;
 mod pods;
 mod racks;
+mod registered;
 mod reuse;
+mod sources;
 mod speaker;

@@ -119,6 +119,57 @@ async fn a_dry_run_says_what_it_would_free_and_writes_nothing() {
     bench.cluster.stop().await;
 }
 
+/// A block of the balancer's, in which two handles hold an address: of `attributes` each.
+async fn balanced(store: &MemStore, attributes: [&str; 2]) {
+    let block = format!(
+        r#"{{"cidr":"10.244.9.0/28","affinity":"virtual:load-balancer","affinity_claim_time":"2026-08-22T13:33:20Z","allocations":[0,1,{}],"unallocated":[2,3,4,5,6,7,8,9,10,11,12,13,14,15],"attributes":[{{"handle_id":"lb.one","secondary":{}}},{{"handle_id":"lb.two","secondary":{}}}],"sequenceNumber":3,"sequenceNumberForAllocation":{{"0":1,"1":2}},"deleted":false}}"#,
+        ["null"; 14].join(","),
+        attributes[0],
+        attributes[1]
+    );
+    let counts = r#"{"block":{"10.244.9.0/28":1},"deleted":false}"#.to_owned();
+    let pairs = [
+        (
+            "/calico/ipam/v2/assignment/ipv4/block/10.244.9.0-28".to_owned(),
+            block,
+        ),
+        (
+            "/calico/ipam/v2/virtual/load-balancer/ipv4/block/10.244.9.0-28".to_owned(),
+            "{\"state\":\"confirmed\",\"deleted\":false}".to_owned(),
+        ),
+        ("/calico/ipam/v2/handle/lb.one".to_owned(), counts.clone()),
+        ("/calico/ipam/v2/handle/lb.two".to_owned(), counts),
+    ];
+    for (key, value) in pairs {
+        store.put(key, value).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_address_of_a_service_stays_however_long_and_one_that_only_looks_like_it_goes() {
+    let mut bench = bench(&[]).await;
+    let service = r#"{"namespace":"shop","service":"web","type":"LoadBalancer"}"#;
+    let alone = r#"{"namespace":"shop","service":"web"}"#;
+    balanced(&bench.cluster.store, [service, alone]).await;
+    for _ in 0..3 {
+        let done = bench.collect().await;
+        assert_eq!((done.freed.len(), done.blocks.len()), (0, 0), "{done:?}");
+    }
+    let handles = bench.cluster.contents().await.handles;
+    assert!(handles.contains_key("lb.one") && handles.contains_key("lb.two"));
+    // The same handle and block for a pod that is nowhere.
+    balanced(
+        &bench.cluster.store,
+        [service, r#"{"namespace":"shop","pod":"web","node":"n1"}"#],
+    )
+    .await;
+    let done = bench.collect().await;
+    assert_eq!(done.freed.len(), 1, "{done:?}");
+    let handles = bench.cluster.contents().await.handles;
+    assert!(handles.contains_key("lb.one") && !handles.contains_key("lb.two"));
+    bench.cluster.stop().await;
+}
+
 #[tokio::test]
 async fn an_address_released_and_given_anew_between_two_looks_is_a_new_one() {
     let mut bench = bench(&["net.a"]).await;
