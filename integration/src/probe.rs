@@ -438,6 +438,23 @@ impl Stream {
         })
     }
 
+    /// Ends the stream; how many requests it sent, every one of which was answered.
+    ///
+    /// # Errors
+    /// When one was not, or could not be sent at all.
+    pub fn finish_whole(self) -> Result<usize> {
+        let name = self.name.clone();
+        let count = self.finish()?;
+        ensure!(
+            count.lost.is_empty(),
+            "{name}: {} of {} pings lost, from number {:?}",
+            count.lost.len(),
+            count.sent,
+            count.lost.first()
+        );
+        Ok(count.sent)
+    }
+
     /// Ends the stream and counts.
     ///
     /// # Errors

@@ -61,12 +61,10 @@ const REGISTER_RETRY: Duration = Duration::from_secs(1);
 pub(crate) async fn run(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<()> {
     let (health, metrics) = (Health::default(), Metrics::default());
     let store = EtcdStore::connect(bootstrap.etcd.clone()).await.context("etcd")?;
-    if bootstrap.take_over {
-        handover::adopt(&store).await?;
-    }
+    let taken_over = bootstrap.take_over && handover::adopt(&store).await?;
     let left = crate::host::left_in_kernel().context("reading this node's routes")?;
     let base = base::table(&base::BaseConfig::default());
-    let (owner, kernel) = kernel::Dataplane::start((!bootstrap.take_over).then_some(&base))?;
+    let (owner, kernel) = kernel::Dataplane::start((!taken_over).then_some(&base))?;
     let fabric = SharedFabric::default();
     let (intent_tx, intent) = watch::channel(Intent::default());
     let (places_tx, places) = watch::channel(Endpoints::default());

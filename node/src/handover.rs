@@ -24,11 +24,12 @@ pub(crate) struct Flags {
     run_dir: std::path::PathBuf,
 }
 
-/// Makes the routes of the departed calico-node ours. The pools say which are.
+/// Makes the routes of the departed calico-node ours. The pools say which are. Says whether there were any: then its rules
+/// enforce until ours are whole, and otherwise nobody's do.
 ///
 /// # Errors
 /// The datastore or the kernel did not answer; nothing was taken away.
-pub(crate) async fn adopt<S: Store>(store: &S) -> Result<()> {
+pub(crate) async fn adopt<S: Store>(store: &S) -> Result<bool> {
     let page = Client::new(store.clone())
         .list(Kind::IpPool, None)
         .await
@@ -51,7 +52,7 @@ pub(crate) async fn adopt<S: Store>(store: &S) -> Result<()> {
     for (route, reason) in adopted.left {
         tracing::warn!(%route, reason, "a route that calico-node left stays as it is: remove it by hand");
     }
-    Ok(())
+    Ok(adopted.routes > 0)
 }
 
 /// Removes Calico's rules as soon as ours are in the kernel.

@@ -74,10 +74,12 @@ pub fn adopt_routes(pools: &[IpNet]) -> Result<Adopted, NetlinkError> {
         }
         adopted.routes += usize::from(written);
     }
-    let failed = routes::write(&mut socket, &links, writes)?;
+    let mut writer = RouteWriter::open()?;
+    writer.resync(&links)?;
+    let failed = writer.write(writes, &links)?.failed;
     adopted.routes = adopted.routes.saturating_sub(failed.len());
     adopted.left.extend(failed);
-    adopted.left.extend(routes::write(&mut socket, &links, deletes)?);
+    adopted.left.extend(writer.write(deletes, &links)?.failed);
     Ok(adopted)
 }
 

@@ -314,30 +314,6 @@ pub(super) fn note(
     }
 }
 
-/// Carries changes out that no writer remembers. Returns what failed, with the reason.
-pub(super) fn write(
-    socket: &mut Socket,
-    links: &LinkTable,
-    changes: Vec<Change>,
-) -> Result<Vec<(IpNet, String)>, NetlinkError> {
-    let (mut failed, mut sent, mut build) = (Vec::new(), Vec::new(), Vec::new());
-    for change in changes {
-        match message(&change, links) {
-            Ok(fill) => {
-                sent.push(change.dst());
-                build.push(fill);
-            }
-            Err(reason) => failed.push((change.dst(), reason)),
-        }
-    }
-    for (dst, answer) in sent.into_iter().zip(socket.pipeline(build)?) {
-        if let Err(e) = answer.result {
-            failed.push((dst, e.to_string()));
-        }
-    }
-    Ok(failed)
-}
-
 /// The message of a change, or why there is none yet (a link that is not there).
 fn message(change: &Change, links: &LinkTable) -> Result<Fill, String> {
     let mut attrs = Wire::default();

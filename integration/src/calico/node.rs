@@ -157,16 +157,7 @@ impl Change<'_> {
         act(self)?;
         let mut sent = 0;
         for stream in streams {
-            let name = stream.name.clone();
-            let count = stream.finish()?;
-            ensure!(
-                count.lost.is_empty(),
-                "{name}: {} of {} pings lost, from number {:?}",
-                count.lost.len(),
-                count.sent,
-                count.lost.first()
-            );
-            sent += count.sent;
+            sent += stream.finish_whole()?;
         }
         Ok(format!("{sent} pings, 0 lost"))
     }

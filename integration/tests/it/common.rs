@@ -1,12 +1,16 @@
 //! Labs for tests: a name of their own, gone again whatever happens.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use twill_lab::child::Life;
 use twill_lab::demo::{self, Scene};
 use twill_lab::lab::{self, Lab};
+use twill_lab::pods::PodSpec;
+use twill_lab::probe::Endpoint;
 use twill_lab::run::{self, Finished};
+use twill_lab::state::PodName;
 use twill_lab::topology::Topology;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -90,6 +94,21 @@ pub(crate) fn pods(name: &Name) -> Scene {
     let mut scene = nodes(name);
     demo::attach::attach(&mut scene).unwrap();
     scene
+}
+
+/// Attaches a pod, `namespace/name`, and says where it is.
+pub(crate) fn pod(lab: &mut Lab, name: &str, node: &str) -> Endpoint {
+    let name: PodName = name.parse().unwrap();
+    lab.add_pod(&PodSpec::new(name.clone(), node)).unwrap();
+    let pod = lab.state.pod(&name).unwrap();
+    let Some(IpAddr::V4(address)) = pod.address else {
+        panic!("{} has no IPv4 address", pod.full_name());
+    };
+    Endpoint {
+        name: pod.full_name(),
+        netns: pod.netns.clone(),
+        address,
+    }
 }
 
 /// Keys of the store that name `what`.

@@ -1,13 +1,10 @@
 //! A node that runs is in the datastore: whoever deletes its resource sees it come back.
 
-use crate::common::{Name, nodes};
-use std::net::IpAddr;
+use crate::common::{Name, nodes, pod};
 use std::time::Duration;
 use twill_lab::lab::Lab;
-use twill_lab::pods::PodSpec;
 use twill_lab::probe::{self, Endpoint, Kind, Probe};
 use twill_lab::run::wait_for;
-use twill_lab::state::PodName;
 
 const NODE: &str = "/calico/resources/v3/projectcalico.org/nodes/n1";
 const SOON: Duration = Duration::from_secs(20);
@@ -15,20 +12,6 @@ const SOON: Duration = Duration::from_secs(20);
 fn value(lab: &Lab, key: &str) -> serde_json::Value {
     let text = lab.etcdctl(&["get", key, "--print-value-only"]).unwrap();
     serde_json::from_str(&text).unwrap_or_default()
-}
-
-fn pod(lab: &mut Lab, name: &str, node: &str) -> Endpoint {
-    let name: PodName = name.parse().unwrap();
-    lab.add_pod(&PodSpec::new(name.clone(), node)).unwrap();
-    let pod = lab.state.pod(&name).unwrap();
-    let Some(IpAddr::V4(address)) = pod.address else {
-        panic!("{} has no IPv4 address", pod.full_name());
-    };
-    Endpoint {
-        name: pod.full_name(),
-        netns: pod.netns.clone(),
-        address,
-    }
 }
 
 fn reaches(from: &Endpoint, to: &Endpoint) -> anyhow::Result<()> {

@@ -1,27 +1,12 @@
 //! What is gone before an address may be given again.
 
-use crate::common::{Name, nodes};
-use std::net::{IpAddr, Ipv4Addr};
+use crate::common::{Name, nodes, pod};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use twill_lab::lab::Lab;
 use twill_lab::pods::PodSpec;
-use twill_lab::probe::{Endpoint, Flow, Server};
-use twill_lab::state::PodName;
+use twill_lab::probe::{Flow, Server};
 use twill_lab::{netns, run};
-
-fn pod(lab: &mut Lab, name: &str, node: &str) -> Endpoint {
-    let name: PodName = name.parse().unwrap();
-    lab.add_pod(&PodSpec::new(name.clone(), node)).unwrap();
-    let pod = lab.state.pod(&name).unwrap();
-    let Some(IpAddr::V4(address)) = pod.address else {
-        panic!("{} has no IPv4 address", pod.full_name());
-    };
-    Endpoint {
-        name: pod.full_name(),
-        netns: pod.netns.clone(),
-        address,
-    }
-}
 
 /// Where n1 still knows an address: connections, rules and sets, routes.
 fn traces(lab: &Lab, address: Ipv4Addr) -> Vec<String> {
